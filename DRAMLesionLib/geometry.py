@@ -1,0 +1,149 @@
+"""Grids and the one resampling routine.
+
+SimpleITK images carry their geometry in LPS millimetres with (x, y, z) index order; numpy and torch
+see the same data as (k, j, i). Inside the library every stage works on a *working grid*: isotropic,
+its axes parallel to L, P and S. So the way an input was stored (axis order, flips, oblique
+directions) is dealt with here and nowhere else.
+"""
+
+from __future__ import annotations
+
+import itertools
+from typing import Literal
+
+import numpy as np
+import SimpleITK as sitk
+
+AIR_HU = -1024.0
+"""What a CT is filled with outside its field of view."""
+
+IDENTITY = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
+
+Interpolation = Literal["linear", "nearest", "labels"]
+
+
+def same_grid(a: sitk.Image, b: sitk.Image, tolerance: float = 1e-3) -> bool:
+    """Tell whether two images have the same size and, within ``tolerance`` of a voxel, place."""
+    if a.GetSize() != b.GetSize():
+        return False
+    limit = tolerance * min(a.GetSpacing())
+    return all(
+        max(abs(p - q) for p, q in zip(pa, pb, strict=True)) <= limit
+        for pa, pb in zip(_corners(a), _corners(b), strict=True)
+    )
+
+
+def working_grid(image: sitk.Image, spacing: float, margin: float = 0.0) -> sitk.Image:
+    """Return an empty image on the isotropic, axis-parallel LPS grid that covers ``image``.
+
+    Args:
+        image: 3D image of any orientation.
+        spacing: Edge of a voxel in mm.
+        margin: Millimetres to add on every side.
+
+    Returns:
+        A uint8 image of zeros; only its geometry matters. Voxel edges, not voxel centres, meet the
+        edges of the input's field of view, so that down- and up-sampling do not shift the content.
+    """
+    corners = np.array(_corners(image, edges=True))
+    lower = corners.min(axis=0) - margin
+    extent = corners.max(axis=0) + margin - lower
+    size = [max(1, int(np.ceil(e / spacing - 1e-3))) for e in extent]
+    start = lower + extent / 2.0 - (np.array(size) - 1) * spacing / 2.0
+    grid = sitk.Image(size, sitk.sitkUInt8)
+    grid.SetSpacing((spacing,) * 3)
+    grid.SetOrigin(start.tolist())
+    grid.SetDirection(IDENTITY)
+    return grid
+
+
+def resample(
+    image: sitk.Image,
+    grid: sitk.Image,
+    interpolation: Interpolation = "linear",
+    fill: float = 0.0,
+    antialias: bool = False,
+) -> sitk.Image:
+    """Resample ``image`` to the geometry of ``grid``.
+
+    Args:
+        image: 3D scalar image.
+        grid: Image whose size, spacing, origin and direction the result gets.
+        interpolation: ``"linear"`` (result float32), ``"nearest"`` (pixel type kept), or
+            ``"labels"``: each voxel gets the label with the largest linearly interpolated share, so
+            that outlines stay smooth when a coarse label map is brought to a fine grid.
+        fill: Value outside the field of view of ``image``.
+        antialias: Smooth along axes whose spacing grows, so that the noise of a finer grid does
+            not fold into a coarser one. Only for ``"linear"``.
+
+    Returns:
+        Image on ``grid``.
+    """
+    if same_grid(image, grid):
+        return sitk.Cast(image, sitk.sitkFloat32) if interpolation == "linear" else image
+    if interpolation == "labels":
+        return _resample_labels(image, grid, int(fill))
+    if interpolation == "nearest":
+        return sitk.Resample(image, grid, sitk.Transform(), sitk.sitkNearestNeighbor, fill)
+    source = _smooth_for(image, grid) if antialias else image
+    return sitk.Resample(source, grid, sitk.Transform(), sitk.sitkLinear, fill, sitk.sitkFloat32)
+
+
+def array(image: sitk.Image) -> np.ndarray:
+    """Return the voxels of ``image`` as a new array in (k, j, i) order."""
+    return sitk.GetArrayFromImage(image)
+
+
+def image_like(values: np.ndarray, grid: sitk.Image) -> sitk.Image:
+    """Return ``values`` (k, j, i) as an image with the geometry of ``grid``."""
+    if values.dtype == bool:
+        values = values.astype(np.uint8)
+    image = sitk.GetImageFromArray(np.ascontiguousarray(values))
+    image.CopyInformation(grid)
+    return image
+
+
+def voxel_ml(image: sitk.Image) -> float:
+    """Return the volume of one voxel in millilitres."""
+    return float(np.prod(image.GetSpacing())) / 1000.0
+
+
+def _corners(image: sitk.Image, edges: bool = False) -> list[tuple[float, ...]]:
+    """Return the eight corner points in LPS mm: of voxel centres, or of the outer voxel edges."""
+    offset = 0.5 if edges else 0.0
+    ranges = [(-offset, n - 1 + offset) for n in image.GetSize()]
+    return [
+        image.TransformContinuousIndexToPhysicalPoint(index) for index in itertools.product(*ranges)
+    ]
+
+
+def _smooth_for(image: sitk.Image, grid: sitk.Image) -> sitk.Image:
+    """Blur each axis of ``image`` so that its resolution is that of ``grid``."""
+    target = max(grid.GetSpacing())
+    # a box of width w has standard deviation w / sqrt(12): take the difference of the two boxes
+    sigmas = [np.sqrt(max(target**2 - s**2, 0.0) / 12.0) for s in image.GetSpacing()]
+    if all(sigma < 0.25 * s for sigma, s in zip(sigmas, image.GetSpacing(), strict=True)):
+        return image
+    variances = [float(sigma) ** 2 for sigma in sigmas]
+    return sitk.DiscreteGaussian(sitk.Cast(image, sitk.sitkFloat32), variances, 16, 0.02, True)
+
+
+def _resample_labels(image: sitk.Image, grid: sitk.Image, fill: int) -> sitk.Image:
+    labels = [int(v) for v in np.unique(sitk.GetArrayViewFromImage(image)) if v != fill]
+    best_share = np.full(grid.GetSize()[::-1], 0.5, dtype=np.float32)
+    share_of_any = np.zeros_like(best_share)
+    result = np.full(
+        best_share.shape, fill, dtype=np.uint8 if max(labels, default=0) < 256 else np.int32
+    )
+    best_share[:] = 0.0
+    for label in labels:
+        mask = sitk.Cast(image == label, sitk.sitkFloat32)
+        share = sitk.GetArrayViewFromImage(
+            sitk.Resample(mask, grid, sitk.Transform(), sitk.sitkLinear, 0.0, sitk.sitkFloat32)
+        )
+        share_of_any += share
+        better = share > best_share
+        result[better] = label
+        np.maximum(best_share, share, out=best_share)
+    result[best_share < 1.0 - share_of_any] = fill
+    return image_like(result, grid)

@@ -1,0 +1,1 @@
+"""Headless training and evaluation; imports DRAMLesionLib, is imported by nobody."""
