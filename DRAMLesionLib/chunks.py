@@ -79,7 +79,7 @@ def cut_chunk(
     values = torch.as_tensor(image[box], dtype=torch.float32)[None, None]
     share = resize(inside, (size,) * 3)
     mask = share > 0.5
-    # divided by the lobe's share of the voxel, so that the dark outside does not bleed into the lobe
+    # divided by the lobe's share of the voxel: the dark outside must not bleed into the lobe
     image_chunk = resize(values * inside, (size,) * 3) / share.clamp_min(0.5) * mask
     return LobeChunk(lobe, box, image_chunk, mask)
 

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import Any
 
 import numpy as np
 
 HU_MIN = -1200.0
 HU_MAX = 300.0
 
-Array = TypeVar("Array")
 
-
-def window(hu: Array) -> Array:
+def window(hu: Any) -> Any:
     """Clamp Hounsfield units to [-1200, 300] and rescale to [0, 1].
 
     Args:
@@ -23,7 +21,7 @@ def window(hu: Array) -> Array:
     """
     if isinstance(hu, np.ndarray):
         scaled = (hu.astype(np.float32) - np.float32(HU_MIN)) / np.float32(HU_MAX - HU_MIN)
-        return np.clip(scaled, 0.0, 1.0)  # type: ignore[return-value]
+        return np.clip(scaled, 0.0, 1.0)
     return ((hu.float() - HU_MIN) / (HU_MAX - HU_MIN)).clamp(0.0, 1.0)
 
 

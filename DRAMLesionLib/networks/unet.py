@@ -20,12 +20,12 @@ STRIDE = 2**LEVELS
 VALID_SHRINK = 88
 """A valid-padding network's output is this many voxels smaller than its input (132 in, 44 out)."""
 
-VALID_EXACT_SHRINK = VALID_SHRINK + 16
+VALID_EXACT_SHRINK = VALID_SHRINK + 20
 """Crop this much instead and no voxel depends on where a tile ends.
 
 Trilinear up-sampling repeats the last voxel of a tile at its edge. Followed through the three
-up-samplings and six convolutions, that touches the outermost 7 voxels of the output; 8 keeps the
-tiles on the pooling lattice.
+up-samplings and six convolutions, that touches the outermost 7 voxels of the output. 10 on each
+side also make tiles of 8 n voxels out of the sizes that the network takes.
 """
 
 

@@ -1,0 +1,77 @@
+import numpy as np
+import pytest
+import SimpleITK as sitk
+import torch
+
+from DRAMLesionLib.geometry import IDENTITY, image_like
+from DRAMLesionLib.networks.unet import UNet3D
+from DRAMLesionLib.segmentation import (
+    BACKGROUND,
+    SegmentationConfig,
+    lesion_margin,
+    segment,
+    tiles,
+)
+
+
+@pytest.fixture(scope="module")
+def network():
+    torch.manual_seed(3)
+    net = UNet3D(out_channels=3, base_channels=2, padding="valid").eval()
+    for module in net.modules():
+        if isinstance(module, torch.nn.BatchNorm3d):
+            module.running_mean.normal_(0, 0.1)
+            module.running_var.uniform_(0.5, 1.5)
+    net.head.weight.data.normal_(0, 1)
+    return net
+
+
+def _scan(shape):
+    rng = np.random.default_rng(1)
+    grid = sitk.Image([int(n) for n in shape[::-1]], sitk.sitkUInt8)
+    grid.SetSpacing((1.5,) * 3)
+    grid.SetDirection(IDENTITY)
+    return image_like(rng.normal(-700, 200, shape).astype(np.float32), grid), grid
+
+
+def test_tiles_cover_the_mask_once():
+    inside = np.zeros((70, 50, 61), dtype=bool)
+    inside[11:69, 5:40, 20:61] = True
+    count = np.zeros((100, 100, 100), dtype=int)
+    for tile in tiles(inside, 24):
+        assert all(t.start % 8 == 0 and (t.stop - t.start) % 8 == 0 for t in tile)
+        assert all(t.stop - t.start <= 24 for t in tile)
+        count[tile] += 1
+    assert count.max() == 1
+    assert (count[:70, :50, :61][inside] == 1).all()
+
+
+def test_no_lung_means_no_tile():
+    assert list(tiles(np.zeros((8, 8, 8), dtype=bool), 24)) == []
+
+
+def test_the_tile_size_does_not_change_the_result(network):
+    ct, grid = _scan((50, 44, 40))
+    lungs = image_like(np.ones((50, 44, 40), dtype=np.uint8), grid)
+    whole = segment(network, ct, lungs, SegmentationConfig(tile=56))
+    tiled = segment(network, ct, lungs, SegmentationConfig(tile=24))
+    np.testing.assert_allclose(whole, tiled, atol=2e-5)
+    np.testing.assert_allclose(whole.sum(axis=0), 1.0, atol=1e-5)
+    assert whole.std(axis=(1, 2, 3)).min() > 1e-3
+
+
+def test_where_no_lung_is_there_is_background_and_progress_reaches_one(network):
+    ct, grid = _scan((40, 40, 40))
+    mask = np.zeros((40, 40, 40), dtype=np.uint8)
+    mask[1:9, 1:9, 1:9] = 1
+    seen = []
+    result = segment(
+        network, ct, image_like(mask, grid), SegmentationConfig(tile=16), progress=seen.append
+    )
+    assert (result[BACKGROUND, 20:] == 1).all()
+    assert seen[-1] == 1.0
+
+
+def test_lesion_margin_is_positive_where_lesion_wins():
+    probabilities = np.array([[0.2, 0.5], [0.3, 0.1], [0.5, 0.4]]).reshape(3, 1, 1, 2)
+    np.testing.assert_allclose(lesion_margin(probabilities).ravel(), [0.2, -0.1])
