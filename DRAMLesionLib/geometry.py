@@ -129,21 +129,52 @@ def _smooth_for(image: sitk.Image, grid: sitk.Image) -> sitk.Image:
 
 
 def _resample_labels(image: sitk.Image, grid: sitk.Image, fill: int) -> sitk.Image:
-    labels = [int(v) for v in np.unique(sitk.GetArrayViewFromImage(image)) if v != fill]
-    best_share = np.full(grid.GetSize()[::-1], 0.5, dtype=np.float32)
-    share_of_any = np.zeros_like(best_share)
-    result = np.full(
-        best_share.shape, fill, dtype=np.uint8 if max(labels, default=0) < 256 else np.int32
+    """Resample by the largest linear share, computed only where labels can end up.
+
+    A background voxel needs no shares, and most of a CT is background: the box around all labels
+    is resampled and pasted into a grid of ``fill``.
+    """
+    result = sitk.Image(grid.GetSize(), image.GetPixelID())
+    result.CopyInformation(grid)
+    if fill:
+        result += fill
+    box = _box_on_grid(image, grid, fill)
+    if box is None:
+        return result
+    start, size = box
+    part = sitk.Resample(
+        image,
+        sitk.RegionOfInterest(result, size, start),
+        sitk.Transform(),
+        sitk.sitkLabelLinear,
+        float(fill),
+        image.GetPixelID(),
     )
-    best_share[:] = 0.0
-    for label in labels:
-        mask = sitk.Cast(image == label, sitk.sitkFloat32)
-        share = sitk.GetArrayViewFromImage(
-            sitk.Resample(mask, grid, sitk.Transform(), sitk.sitkLinear, 0.0, sitk.sitkFloat32)
-        )
-        share_of_any += share
-        better = share > best_share
-        result[better] = label
-        np.maximum(best_share, share, out=best_share)
-    result[best_share < 1.0 - share_of_any] = fill
-    return image_like(result, grid)
+    return sitk.Paste(result, part, size, destinationIndex=start)
+
+
+def _box_on_grid(
+    image: sitk.Image, grid: sitk.Image, fill: int
+) -> tuple[list[int], list[int]] | None:
+    """Return start and size (i, j, k) on ``grid`` of all that is not ``fill``; None if nothing."""
+    occupied = sitk.LabelShapeStatisticsImageFilter()
+    occupied.ComputePerimeterOff()
+    occupied.Execute(image != fill)
+    if not occupied.HasLabel(1):
+        return None
+    box = occupied.GetBoundingBox(1)
+    # half a voxel to the edge, and half a voxel more where the linear share falls to one half
+    ranges = [(s - 1.0, s + n) for s, n in zip(box[:3], box[3:], strict=True)]
+    corners = np.array(
+        [
+            grid.TransformPhysicalPointToContinuousIndex(
+                image.TransformContinuousIndexToPhysicalPoint(corner)
+            )
+            for corner in itertools.product(*ranges)
+        ]
+    )
+    start = np.clip(np.floor(corners.min(axis=0)), 0, grid.GetSize()).astype(int)
+    stop = np.clip(np.ceil(corners.max(axis=0)) + 1, 0, grid.GetSize()).astype(int)
+    if np.any(stop <= start):
+        return None
+    return start.tolist(), (stop - start).tolist()

@@ -169,13 +169,11 @@ def tabulate(
         if not counts[lobe].any():
             reasons.setdefault(lobe, "no voxel of this lobe in the scan")
     volumes = counts * voxel_ml
-    if vessels is None:
-        volumes[:, 1, :] = np.nan
     sure = confidence or {}
     rows = tuple(
         _empty_row(lobe.name, f"{NOT_ASSESSABLE}: {reasons[lobe]}", sure.get(lobe))
         if lobe in reasons
-        else _lobe_row(lobe, volumes[lobe], sure.get(lobe))
+        else _lobe_row(lobe, volumes[lobe], vessels is not None, sure.get(lobe))
         for lobe in Lobe
     )
     return rows, tuple(_sum_row(name, members, rows) for name, members in TOTALS.items())
@@ -203,10 +201,11 @@ def _joint_counts(lobes: np.ndarray, lesions: np.ndarray, vessels: np.ndarray | 
     return counts.reshape(6, 2, 4)
 
 
-def _lobe_row(lobe: Lobe, volumes: np.ndarray, confidence: float | None) -> LobeRow:
-    """Make a row from ml [vessel 0..1, lesion type 0..3]; NaN vessels were not counted."""
-    vessel_ml = float(volumes[1].sum())
-    by_type = np.nansum(volumes, axis=0)
+def _lobe_row(
+    lobe: Lobe, volumes: np.ndarray, with_vessels: bool, confidence: float | None
+) -> LobeRow:
+    """Make a row from ml [vessel 0..1, lesion type 0..3]."""
+    by_type = volumes.sum(axis=0)
     total_ml, lesion_ml = float(by_type.sum()), float(by_type[1:].sum())
     return LobeRow(
         name=lobe.name,
@@ -215,7 +214,7 @@ def _lobe_row(lobe: Lobe, volumes: np.ndarray, confidence: float | None) -> Lobe
         ground_glass_ml=float(by_type[1]),
         consolidation_ml=float(by_type[2]),
         mixed_ml=float(by_type[3]),
-        vessel_ml=None if np.isnan(vessel_ml) else vessel_ml,
+        vessel_ml=float(volumes[1].sum()) if with_vessels else None,
         lesion_percent=100.0 * lesion_ml / total_ml,
         score=severity.fraction_to_score(min(1.0, lesion_ml / total_ml)),
         lobe_confidence=confidence,

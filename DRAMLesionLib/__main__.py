@@ -1,0 +1,253 @@
+"""Command line of the library: ``python -m DRAMLesionLib segment|lobes|phantom``.
+
+Exit status 0 done, 1 could not be done (one line on standard error), 2 wrong usage, 130 stopped by
+Ctrl-C. Heavy imports happen inside the commands, so that ``--help`` is instant.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from DRAMLesionLib import __version__
+from DRAMLesionLib.errors import Cancelled, DRAMLesionError
+
+Progress = Callable[[str, float], None]
+
+SCHEMES = ("auto", "dram", "lungmask", "totalsegmentator", "rtsunet")
+PROVIDERS = ("embedded", "totalsegmentator", "lungmask")
+DEVICES = ("auto", "cpu", "cuda", "mps")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Args:
+        arguments: Words of the command line; those of the process if left out.
+
+    Returns:
+        The exit status.
+    """
+    options = _parser().parse_args(arguments)
+    progress = _JsonProgress() if options.json_progress else _TerminalProgress()
+    try:
+        message = options.command(options, progress)
+    except KeyboardInterrupt:
+        progress.end()
+        print("stopped; nothing was written", file=sys.stderr)
+        return 130
+    except Cancelled as error:
+        progress.end()
+        print(error, file=sys.stderr)
+        return 1
+    except DRAMLesionError as error:
+        progress.end()
+        print(f"dramlesion: {error}", file=sys.stderr)
+        return 1
+    except MemoryError:
+        progress.end()
+        print(
+            "dramlesion: not enough memory for this CT; close other programs or use a computer "
+            "with more",
+            file=sys.stderr,
+        )
+        return 1
+    progress.end()
+    if not options.json_progress:
+        print(message)
+    return 0
+
+
+def segment(options: argparse.Namespace, progress: Progress) -> str:
+    """Take one CT all the way and write images, table and report."""
+    from DRAMLesionLib import io
+    from DRAMLesionLib.output import write_result
+    from DRAMLesionLib.pipeline import LesionPipeline
+    from DRAMLesionLib.weights import BUNDLED
+
+    progress("read", 0.0)
+    pipeline = LesionPipeline(options.device, options.weights or BUNDLED, options.lobe_provider)
+    ct, warnings = io.read_ct(options.ct, options.series)
+    lobes, names = io.read_lobes(options.lobes) if options.lobes else (None, None)
+    result = pipeline.run(
+        ct,
+        lobes,
+        # the files take the last tenth
+        lambda stage, fraction: progress(stage, 0.02 + 0.88 * fraction),
+        lobe_scheme=options.lobe_scheme,
+        lobe_names=names,
+        warnings=warnings,
+    )
+    written = write_result(
+        result, options.output, options.maps, lambda f: progress("write", 0.9 + 0.1 * f)
+    )
+    lines = [f"note: {warning.message}" for warning in result.report.warnings]
+    total = result.report.row("total")
+    if total.lesion_percent is not None:
+        score = "–" if total.score is None else f"{total.score} of {total.max_score}"
+        lines.append(f"lesions: {total.lesion_percent:.1f} % of the lungs, score {score}")
+    lines += [f"wrote {path}" for path in written]
+    return "\n".join(lines)
+
+
+def lobes(options: argparse.Namespace, progress: Progress) -> str:
+    """Find the lobes of a CT and write them as a label map."""
+    from DRAMLesionLib import checks, io
+    from DRAMLesionLib.lobes import Lobe
+    from DRAMLesionLib.lobes.providers import provide_lobes
+
+    progress("read", 0.0)
+    ct, warnings = io.read_ct(options.ct, options.series)
+    warnings = [*warnings, *checks.check_ct(ct, str(options.ct))]
+    estimate = provide_lobes(
+        ct, options.lobe_provider, lambda fraction: progress("lobes", 0.05 + 0.9 * fraction)
+    )
+    io.write_image(estimate.lobes, options.output)
+    lines = [f"note: {warning.message}" for warning in (*warnings, *estimate.warnings)]
+    if estimate.confidence:
+        sure = ", ".join(f"{Lobe(n).name} {c:.2f}" for n, c in estimate.confidence.items())
+        lines.append(f"confidence: {sure}")
+    return "\n".join([*lines, f"wrote {options.output}"])
+
+
+def phantom(options: argparse.Namespace, progress: Progress) -> str:
+    """Make a phantom chest CT with its truth."""
+    from DRAMLesionLib.phantom import make_phantom
+
+    made = make_phantom(
+        seed=options.seed,
+        spacing=options.spacing,
+        progress=lambda fraction: progress("phantom", 0.9 * fraction),
+    )
+    made.write(options.output)
+    return f"wrote {options.output}"
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m DRAMLesionLib",
+        description="COVID-19 lesions on chest CT by dense regression activation maps. "
+        "Research use only, not a medical device.",
+    )
+    parser.add_argument("--version", action="version", version=__version__)
+    commands = parser.add_subparsers(title="commands", required=True)
+
+    command = _command(commands, "segment", segment, "lesions, vessels, lobes, scores and a report")
+    _add_ct(command)
+    command.add_argument("-o", "--output", type=Path, required=True, help="folder for the results")
+    command.add_argument(
+        "--lobes", type=Path, help="label map of the lobes; estimated if left out", metavar="FILE"
+    )
+    command.add_argument(
+        "--lobe-scheme", choices=SCHEMES, default="auto", help="how --lobes numbers the lobes"
+    )
+    command.add_argument("--device", choices=DEVICES, default="auto", help="where networks run")
+    command.add_argument(
+        "--weights", type=Path, metavar="DIR", help="folder with weights; bundled ones if left out"
+    )
+    command.add_argument(
+        "--maps", action="store_true", help="write dRAM, refined dRAM, lesion probability as well"
+    )
+
+    command = _command(commands, "lobes", lobes, "the five lobes as a label map")
+    _add_ct(command)
+    command.add_argument("-o", "--output", type=Path, required=True, help="label map to write")
+
+    command = _command(commands, "phantom", phantom, "a synthetic chest CT with its truth")
+    command.add_argument("-o", "--output", type=Path, required=True, help="folder for the phantom")
+    command.add_argument("--seed", type=int, default=0, help="which phantom (default 0)")
+    command.add_argument(
+        "--spacing", type=_spacing, default=1.5, metavar="MM", help="voxel size (default 1.5 mm)"
+    )
+    return parser
+
+
+def _command(
+    commands: argparse._SubParsersAction[argparse.ArgumentParser],
+    name: str,
+    function: Callable[[argparse.Namespace, Progress], str],
+    text: str,
+) -> argparse.ArgumentParser:
+    command = commands.add_parser(name, help=text, description=f"Write {text}.")
+    command.set_defaults(command=function)
+    command.add_argument(
+        "--json-progress",
+        action="store_true",
+        help="print progress as one JSON object a line instead of a bar",
+    )
+    return command
+
+
+def _add_ct(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "ct",
+        type=Path,
+        metavar="CT",
+        help="chest CT: NIfTI, NRRD, MetaImage or a folder with one DICOM series",
+    )
+    command.add_argument(
+        "--series", metavar="UID", help="which DICOM series, where the folder holds several"
+    )
+    command.add_argument(
+        "--lobe-provider",
+        choices=PROVIDERS,
+        default="embedded",
+        help="who finds the lobes; the last two must be installed by you",
+    )
+
+
+def _spacing(text: str) -> float:
+    value = float(text)
+    if not 0.3 <= value <= 10.0:
+        message = "the voxel size lies between 0.3 and 10 mm"
+        raise argparse.ArgumentTypeError(message)
+    return value
+
+
+class _JsonProgress:
+    """One JSON object a line on standard output, for programs that show their own bar."""
+
+    def __call__(self, stage: str, fraction: float) -> None:
+        print(json.dumps({"stage": stage, "fraction": round(fraction, 4)}), flush=True)
+
+    def end(self) -> None:
+        """Nothing is left open."""
+
+
+class _TerminalProgress:
+    """A bar with the stage and the time left on standard error; silent where that is a file."""
+
+    _WIDTH = 24
+
+    def __init__(self) -> None:
+        self._start = time.monotonic()
+        self._shown = False
+
+    def __call__(self, stage: str, fraction: float) -> None:
+        if not sys.stderr.isatty():
+            return
+        elapsed = time.monotonic() - self._start
+        left = f"{_minutes(elapsed * (1 - fraction) / fraction)} left" if fraction > 0.03 else ""
+        full = round(self._WIDTH * fraction)
+        bar = "█" * full + "░" * (self._WIDTH - full)
+        sys.stderr.write(f"\r\x1b[K{bar} {100 * fraction:3.0f} % {stage}  {left}")
+        sys.stderr.flush()
+        self._shown = True
+
+    def end(self) -> None:
+        """Clear the bar."""
+        if self._shown:
+            sys.stderr.write("\r\x1b[K")
+            sys.stderr.flush()
+
+
+def _minutes(seconds: float) -> str:
+    return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,220 @@
+"""Closing of the lungs' surface: what is dense but belongs to a lung is kept in it.
+
+Three steps, each for a kind of opacity that a threshold leaves out:
+
+* vessels, nodules and small consolidation: a closing with a ball;
+* consolidation within the lung: dense voxels with aerated lung above and below, before and behind,
+  and to both sides; heart, hilum and the dome of the diaphragm lack one of these;
+* consolidation or fluid at the chest wall: the outline of the lung, seen from its axis as a radius
+  over angle and height, is closed over dents, and filled out to ribs and extrapleural fat. Along
+  the ribs the outline of the other lung, mirrored, tells how far it would reach.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import SimpleITK as sitk
+from scipy import ndimage
+
+LEFT, RIGHT = 1, 2
+CLOSING_MM = 10.0
+CHORD_MM = 70.0
+SOFT_HU = -150.0
+FAT_HU = (-130.0, -40.0)
+BONE_HU = 200.0
+ANGLES = 120
+NARROW = (24.0, 21.0)
+WIDE = (90.0, 75.0)
+"""Height in mm and angle in degrees of a dent that is closed, where the heart or the mediastinum
+may be the reason for it, and along the ribs where only lung can be."""
+RIBS = {LEFT: (-20.0, 130.0), RIGHT: (-60.0, 130.0)}
+"""Angles that face the ribs alone: 0 lateral, 90 posterior."""
+MIRRORED = 0.95
+"""What the mirrored outline of the other lung counts for: no two sides are quite alike."""
+CORE = 0.4
+"""Where a ray meets no lung at all, only what lies further out than this share is filled in."""
+BELOW_MM = 60.0
+
+
+def close_lungs(
+    hu: np.ndarray, sides: np.ndarray, airways: np.ndarray, spacing: float
+) -> np.ndarray:
+    """Return ``sides`` with vessels, nodules and consolidation filled in.
+
+    Args:
+        hu: HU, (k, j, i), LPS.
+        sides: uint8, 1 in the aerated left, 2 in the aerated right lung.
+        airways: Lumen of the large airways, left out of the result.
+        spacing: Edge of a voxel in mm.
+
+    Returns:
+        uint8 labels of the whole lungs.
+    """
+    whole = {}
+    for side in (LEFT, RIGHT):
+        own = sides == side
+        if own.any():
+            closed = _close(own, CLOSING_MM / spacing) & (sides != 3 - side)
+            whole[side] = closed | _between(own, hu, spacing)
+    axes = _axes(whole)
+    outlines = {side: Outline(m, side, axes[side], spacing) for side, m in whole.items()}
+    result = np.zeros_like(sides)
+    for side, mask in whole.items():
+        dents = outlines[side].dents(hu, outlines.get(3 - side))
+        filled = ndimage.binary_closing(mask | (dents & (sides == 0)), iterations=2) | mask
+        filled &= sides != 3 - side
+        result[filled & (result == 0) & ~airways] = side
+    keep = sides > 0
+    result[keep] = sides[keep]
+    return result
+
+
+def distance_to(mask: np.ndarray) -> np.ndarray:
+    """Return the distance in voxels to ``mask``, negative inside."""
+    image = sitk.GetImageFromArray(mask.astype(np.uint8))
+    return sitk.GetArrayFromImage(sitk.SignedMaurerDistanceMap(image, False, False, False))
+
+
+def _close(mask: np.ndarray, radius: float) -> np.ndarray:
+    """Close ``mask`` with a ball; the first and last slice go on beyond the scan."""
+    pad = int(np.ceil(radius)) + 1
+    box = ndimage.find_objects(mask.astype(np.uint8))[0]
+    part = np.pad(mask[box], ((pad, pad), (pad, pad), (pad, pad)))
+    if box[0].start == 0:
+        part[:pad] = part[pad]
+    if box[0].stop == mask.shape[0]:
+        part[-pad:] = part[-pad - 1]
+    closed = -distance_to(distance_to(part) <= radius) > radius
+    result = mask.copy()
+    result[box] |= closed[pad:-pad, pad:-pad, pad:-pad]
+    return result
+
+
+def _between(mask: np.ndarray, hu: np.ndarray, spacing: float) -> np.ndarray:
+    """Return dense voxels with ``mask`` not far away along each axis in both directions."""
+    result = (hu > SOFT_HU - 250.0) & ~mask
+    for axis in range(3):
+        result &= _chord(mask, axis) <= CHORD_MM / spacing
+    share = ndimage.uniform_filter((result | mask).astype(np.float32), 7)
+    return ndimage.binary_opening(result & (share > 0.5), iterations=1)
+
+
+def _chord(mask: np.ndarray, axis: int) -> np.ndarray:
+    """Return the length of the gap in ``mask`` along ``axis`` at each voxel; large at the ends."""
+    n = mask.shape[axis]
+    index = np.arange(n, dtype=np.int32).reshape([-1 if a == axis else 1 for a in range(3)])
+    before = np.maximum.accumulate(np.where(mask, index, -9999), axis=axis)
+    after = np.flip(
+        np.minimum.accumulate(np.flip(np.where(mask, index, 9999), axis), axis=axis), axis
+    )
+    return after - before
+
+
+def _axes(whole: dict[int, np.ndarray]) -> dict[int, tuple[float, float]]:
+    """Return (j, i) of the axis of each lung: both mirror each other about the middle.
+
+    So the axis is in the middle of the lung, too, where half of it is opaque.
+    """
+    footprints = {side: mask.any(axis=0) for side, mask in whole.items()}
+    rows = {side: np.nonzero(f)[0].mean() for side, f in footprints.items()}
+    columns = {side: np.nonzero(f)[1].mean() for side, f in footprints.items()}
+    if len(whole) < 2:
+        return {side: (float(rows[side]), float(columns[side])) for side in whole}
+    used = np.flatnonzero((footprints[LEFT] | footprints[RIGHT]).any(axis=0))
+    middle = (used[0] + used[-1]) / 2.0
+    areas = {side: f.sum() for side, f in footprints.items()}
+    # the larger lung is the one to trust
+    ratio = areas[LEFT] / (areas[LEFT] + areas[RIGHT])
+    weight = float(np.clip(2.0 * ratio - 0.5, 0.0, 1.0))
+    row = float(weight * rows[LEFT] + (1.0 - weight) * rows[RIGHT])
+    aside = weight * (columns[LEFT] - middle) + (1.0 - weight) * (middle - columns[RIGHT])
+    return {LEFT: (row, float(middle + aside)), RIGHT: (row, float(middle - aside))}
+
+
+class Outline:
+    """The outer surface of one lung: its radius about the lung's axis, over height and angle."""
+
+    def __init__(
+        self, mask: np.ndarray, side: int, axis: tuple[float, float], spacing: float
+    ) -> None:
+        """Measure the outline of ``mask`` (k, j, i) about the vertical ``axis`` (j, i)."""
+        self._side, self._spacing = side, spacing
+        j, i = axis
+        rows, columns = np.indices(mask.shape[1:])
+        # the right lung is mirrored, so that angles mean the same on both sides
+        lateral = (columns - i) * (1.0 if side == LEFT else -1.0)
+        self._radius = np.hypot(rows - j, lateral).astype(np.float32)
+        turn = np.degrees(np.arctan2(rows - j, lateral))
+        self._bin = np.floor((turn + 180.0) / 360.0 * ANGLES).astype(np.intp) % ANGLES
+        self.reach = self._extreme(mask, np.maximum, 0.0)
+
+    def dents(self, hu: np.ndarray, other: Outline | None) -> np.ndarray:
+        """Return the soft tissue between the lung and its closed outline."""
+        closed = self._closed(other)
+        ribs, fat = self._walls(hu)
+        limit = np.minimum(np.minimum(ribs, fat) - 1.0, closed)
+        grown = limit > self.reach + 2.0
+        limit = np.where(grown, ndimage.median_filter(limit, 3, mode="nearest"), 0.0)
+        inner = np.where(self.reach > 0, self.reach, CORE * limit)
+        outside = self._radius > inner[:, self._bin]
+        found = outside & (self._radius <= limit[:, self._bin]) & (hu > SOFT_HU) & (hu < BONE_HU)
+        return ndimage.binary_opening(found, iterations=2)
+
+    def _extreme(self, mask: np.ndarray, choose: np.ufunc, empty: float) -> np.ndarray:
+        """Return the least or greatest radius of ``mask`` in each slice and angle."""
+        k, j, i = np.nonzero(mask)
+        result = np.full((mask.shape[0], ANGLES), empty, dtype=np.float32)
+        choose.at(result, (k, self._bin[j, i]), self._radius[j, i])
+        return result
+
+    def _closed(self, other: Outline | None) -> np.ndarray:
+        turn = (np.arange(ANGLES) + 0.5) * 360.0 / ANGLES - 180.0
+        low, high = RIBS[self._side]
+        ribs = (turn > low) & (turn < high)
+        closed = np.where(
+            ribs, self._close_dents(self.reach, WIDE), self._close_dents(self.reach, NARROW)
+        )
+        if other is None:
+            return closed
+        mirrored = MIRRORED * other.reach * (ribs & self._lung_below())
+        return np.maximum(closed, mirrored)
+
+    def _lung_below(self) -> np.ndarray:
+        """Tell where lung follows further down: there it is not diaphragm that fills the ray."""
+        has = ndimage.maximum_filter(self.reach > 0, (1, 13), mode=("nearest", "wrap"))
+        depth = round(BELOW_MM / self._spacing)
+        if has[0].any():
+            has[0] = True
+        below = np.pad(has, ((depth, 0), (0, 0)))
+        return np.max([below[depth - d : len(below) - d] for d in range(1, depth + 1)], axis=0)
+
+    def _close_dents(self, reach: np.ndarray, size: tuple[float, float]) -> np.ndarray:
+        """Close dents that have lung on both sides at their height, or above and below.
+
+        Where no ray of a dent meets any lung, both must hold: liver and spleen are bordered by
+        lung on two sides, but never from below.
+        """
+        height = round(size[0] / self._spacing / 2.0)
+        angle = 2 * round(size[1] / 360.0 * ANGLES / 2.0) + 1
+        around = ndimage.grey_closing(reach, (1, angle), mode=("nearest", "wrap"))
+        stacked = np.pad(reach, ((2 * height, 2 * height), (0, 0)))
+        # beyond a cut of the scan nothing is known: what is closed in the last slice counts
+        if reach[0].any():
+            stacked[: 2 * height] = around[0]
+        if reach[-1].any():
+            stacked[-2 * height :] = around[-1]
+        above = ndimage.grey_closing(stacked, (2 * height + 1, 1))[2 * height : -2 * height]
+        return np.where(reach > 0, np.maximum(around, above), np.minimum(around, above))
+
+    def _walls(self, hu: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the radius of the inner side of the ribs, and of fat outside the lung."""
+        smooth = ndimage.uniform_filter(hu, 3)
+        beyond = self._radius > self.reach[:, self._bin] + 1.0
+        bone = self._extreme(beyond & (smooth > BONE_HU), np.minimum, 999.0)
+        gap = 2 * round(36.0 / self._spacing / 2.0) + 1
+        ribs = ndimage.minimum_filter(bone, (gap, 5), mode=("nearest", "wrap"))
+        is_fat = beyond & (smooth > FAT_HU[0]) & (smooth < FAT_HU[1])
+        # partial volume at the lung's own border looks like fat
+        is_fat &= self._radius > self.reach[:, self._bin] + 4.0
+        fat = self._extreme(is_fat, np.minimum, 999.0)
+        return ribs, ndimage.median_filter(fat, 5, mode="nearest")

@@ -1,0 +1,338 @@
+"""The whole way of a CT: check, lobes, vessels, dRAM, segmentation, lesion types, lobe scores.
+
+This is the only module that strings the stages together.
+"""
+
+from __future__ import annotations
+
+import datetime
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, cast
+
+import SimpleITK as sitk
+from torch import nn
+
+import DRAMLesionLib
+from DRAMLesionLib import checks, dram, geometry, lesion_types, segmentation, vessels, weights
+from DRAMLesionLib.chunks import ChunkConfig
+from DRAMLesionLib.crf import CRFConfig
+from DRAMLesionLib.devices import pick_device
+from DRAMLesionLib.dram import DRAMConfig
+from DRAMLesionLib.errors import Cancelled, ScanWarning
+from DRAMLesionLib.lobes import Lobe
+from DRAMLesionLib.lobes.providers import provide_lobes
+from DRAMLesionLib.lobes.schemes import to_lobes
+from DRAMLesionLib.networks.regression import RegressionNetwork
+from DRAMLesionLib.report.model import Report, tabulate
+from DRAMLesionLib.segmentation import SegmentationConfig
+
+Progress = Callable[[str, float], None]
+"""Called with the name of the stage and the share of the whole run that is done, 0 to 1."""
+
+Cancel = Callable[[], bool]
+"""Asked again and again; true stops the run with :class:`Cancelled`."""
+
+STAGES: dict[str, float] = {
+    "check": 2.0,
+    "lobes": 25.0,
+    "vessels": 10.0,
+    "dRAM": 25.0,
+    "segmentation": 30.0,
+    "lesion types": 4.0,
+    "scores": 2.0,
+}
+"""Stages in their order, and their usual shares of the time."""
+
+
+@dataclass(frozen=True)
+class LesionResult:
+    """What a run gives; every image lies on the grid of the CT.
+
+    Attributes:
+        ct: The CT in HU as it was given.
+        lobes: uint8 labels of :class:`Lobe`.
+        lesions: uint8: 0 none, 1 ground glass, 2 consolidation, 3 mixed.
+        vessels: uint8 mask.
+        report: Table, scores, warnings and what produced them.
+        maps: dRAM and refined dRAM on the working grid of that stage.
+        lesion_share: Softmax probability of lesion, on the segmentation's grid.
+    """
+
+    ct: sitk.Image
+    lobes: sitk.Image
+    lesions: sitk.Image
+    vessels: sitk.Image
+    report: Report
+    maps: dram.DRAM = field(repr=False)
+    lesion_share: sitk.Image = field(repr=False)
+
+    @cached_property
+    def dram(self) -> sitk.Image:
+        """DRAM on the CT's grid, float32 in [0, 1]."""
+        return self._on_ct(self.maps.dram)
+
+    @cached_property
+    def dram_refined(self) -> sitk.Image:
+        """Refined dRAM on the CT's grid, float32 in [0, 1]."""
+        return self._on_ct(self.maps.refined)
+
+    @cached_property
+    def lesion_probability(self) -> sitk.Image:
+        """Probability of lesion by the final network on the CT's grid, float32 in [0, 1]."""
+        return self._on_ct(self.lesion_share)
+
+    def _on_ct(self, image: sitk.Image) -> sitk.Image:
+        resampled = geometry.resample(image, self.ct)
+        return sitk.Mask(resampled, sitk.Cast(self.lobes > 0, sitk.sitkUInt8))
+
+
+class LesionPipeline:
+    """Segment the lesions of chest CTs.
+
+    Args:
+        device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
+        weights_folder: Folder with the networks' weights; the bundled ones if left out.
+        lobe_provider: Where lobes come from if none are given: ``embedded``, ``totalsegmentator``
+            or ``lungmask``.
+
+    Raises:
+        InputError: If the device is not there.
+        WeightsError: If the weights cannot be used.
+
+    Example:
+        >>> from DRAMLesionLib import LesionPipeline
+        >>> result = LesionPipeline(device="cpu").run(ct)  # doctest: +SKIP
+        >>> result.report.total_score  # doctest: +SKIP
+        7
+    """
+
+    def __init__(
+        self,
+        device: str = "auto",
+        weights_folder: Path | str = weights.BUNDLED,
+        lobe_provider: str = "embedded",
+    ) -> None:
+        self.device = pick_device(device)
+        self.weights_folder = Path(weights_folder)
+        self.lobe_provider = lobe_provider
+        self._cards: list[weights.Card] = []
+        self._regression, regression_card = self._load("regression")
+        self._segmentation, segmentation_card = self._load("segmentation")
+        self._vessels: nn.Module | None = None
+        if weights.has_network(self.weights_folder, "vessels"):
+            self._vessels, _ = self._load("vessels")
+        self.dram_config = dram_config(regression_card.config)
+        self.segmentation_config = SegmentationConfig(**segmentation_card.config)
+        self.reference_types = lesion_types.ReferenceTable.load(None)
+
+    def run(
+        self,
+        ct: sitk.Image,
+        lobes: sitk.Image | None = None,
+        progress: Progress | None = None,
+        cancel: Cancel | None = None,
+        *,
+        lobe_scheme: str = "auto",
+        name: str = "the CT",
+        warnings: Sequence[ScanWarning] = (),
+    ) -> LesionResult:
+        """Take one CT all the way.
+
+        Args:
+            ct: 3D image in HU, any orientation.
+            lobes: Label map of the lobes on any grid that overlaps the CT; found if left out.
+            progress: See :data:`Progress`.
+            cancel: See :data:`Cancel`.
+            lobe_scheme: How ``lobes`` numbers the lobes, see :mod:`DRAMLesionLib.lobes.schemes`.
+            name: What to call the CT in messages.
+            warnings: What reading the CT has found already; they go on into the report.
+
+        Raises:
+            InputError: If the CT or the lobes cannot be used.
+            Cancelled: If ``cancel`` said so.
+        """
+        clock = _Clock(progress, cancel)
+        found = list(warnings)
+        with clock.stage("check"):
+            found += checks.check_ct(ct, name)
+        with clock.stage("lobes"):
+            lungs = self._find_lobes(ct, lobes, lobe_scheme, name, clock)
+            found += lungs.warnings
+        with clock.stage("vessels"):
+            grid = _lung_grid(ct, lungs.lobes, self.dram_config.chunk.spacing)
+            fine_ct = geometry.resample(ct, grid, fill=geometry.AIR_HU, antialias=True)
+            fine_lobes = geometry.resample(lungs.lobes, grid, "nearest")
+            fine_vessels = self._find_vessels(fine_ct, fine_lobes, clock)
+        with clock.stage("dRAM"):
+            maps = dram.compute_dram(
+                cast(RegressionNetwork, self._regression),
+                fine_ct,
+                fine_lobes,
+                fine_vessels,
+                self.dram_config,
+                self.device,
+                clock.tick,
+            )
+        with clock.stage("segmentation"):
+            share, lesion_mask = self._segment(ct, lungs.lobes, clock)
+            vessel_mask = geometry.resample(fine_vessels, ct, "labels")
+            vessel_mask = sitk.Mask(vessel_mask, lesion_mask, 0, 1)
+        with clock.stage("lesion types"):
+            types = lesion_types.classify_lesions(ct, lesion_mask, self.reference_types)
+        with clock.stage("scores"):
+            report = self._report(ct, lungs, types, vessel_mask, found, clock)
+        return LesionResult(ct, lungs.lobes, types, vessel_mask, report, maps, share)
+
+    def _load(self, name: weights.NetworkName) -> tuple[nn.Module, weights.Card]:
+        network, card = weights.load_network(self.weights_folder, name)
+        self._cards.append(card)
+        return network.to(self.device), card
+
+    def _find_lobes(
+        self, ct: sitk.Image, given: sitk.Image | None, scheme: str, name: str, clock: _Clock
+    ) -> _Lobes:
+        if given is not None:
+            lobes, reasons, warnings = checks.fit_lobes(to_lobes(given, scheme), ct)
+            result = _Lobes(lobes, "given", reasons, None, warnings)
+        else:
+            estimate = provide_lobes(ct, self.lobe_provider, clock.tick)
+            source = "estimated" if self.lobe_provider == "embedded" else self.lobe_provider
+            result = _Lobes(
+                estimate.lobes, source, {}, estimate.confidence, list(estimate.warnings)
+            )
+        result.warnings.extend(checks.check_lung_extent(result.lobes, ct, name))
+        return result
+
+    def _find_vessels(self, ct: sitk.Image, lobes: sitk.Image, clock: _Clock) -> sitk.Image:
+        lungs = sitk.Cast(lobes > 0, sitk.sitkUInt8)
+        if self._vessels is None:
+            return vessels.reference_vessels(ct, lungs, progress=clock.tick)
+        return vessels.predict_vessels(
+            self._vessels, ct, lungs, device=self.device, progress=clock.tick
+        )
+
+    def _segment(
+        self, ct: sitk.Image, lobes: sitk.Image, clock: _Clock
+    ) -> tuple[sitk.Image, sitk.Image]:
+        """Return the lesion probability on the working grid and the mask on the CT's grid."""
+        config = self.segmentation_config
+        grid = geometry.working_grid(ct, config.spacing)
+        coarse_ct = geometry.resample(ct, grid, fill=geometry.AIR_HU, antialias=True)
+        lungs = geometry.resample(sitk.Cast(lobes > 0, sitk.sitkUInt8), grid, "nearest")
+        probabilities = segmentation.segment(
+            self._segmentation, coarse_ct, lungs, config, self.device, clock.tick
+        )
+        margin = geometry.image_like(segmentation.lesion_margin(probabilities), grid)
+        lesion = geometry.resample(margin, ct, fill=-1.0) > 0
+        mask = sitk.Mask(sitk.Cast(lesion, sitk.sitkUInt8), sitk.Cast(lobes > 0, sitk.sitkUInt8))
+        share = geometry.image_like(probabilities[segmentation.LESION], grid)
+        return share, mask
+
+    def _report(
+        self,
+        ct: sitk.Image,
+        lungs: _Lobes,
+        types: sitk.Image,
+        vessel_mask: sitk.Image,
+        warnings: list[ScanWarning],
+        clock: _Clock,
+    ) -> Report:
+        rows, totals = tabulate(
+            sitk.GetArrayViewFromImage(lungs.lobes),
+            sitk.GetArrayViewFromImage(types),
+            geometry.voxel_ml(ct),
+            lungs.not_assessable,
+            lungs.confidence,
+            sitk.GetArrayViewFromImage(vessel_mask),
+        )
+        return Report(
+            rows=rows,
+            totals=totals,
+            total_score=next(row.score for row in totals if row.name == "total"),
+            lobes_source=lungs.source,
+            grid={"size": ct.GetSize(), "spacing_mm": [round(s, 4) for s in ct.GetSpacing()]},
+            version=DRAMLesionLib.__version__,
+            created=datetime.date.today().isoformat(),
+            warnings=tuple(warnings),
+            parameters={
+                "device": str(self.device),
+                "dRAM": asdict(self.dram_config),
+                "segmentation": asdict(self.segmentation_config),
+                "vessels": "Frangi reference" if self._vessels is None else "network",
+            },
+            weights=tuple(
+                {
+                    "name": f"{card.name}.safetensors",
+                    "sha256": card.sha256,
+                    "summary": "; ".join(card.data),
+                }
+                for card in self._cards
+            ),
+            timings_s={stage: round(seconds, 2) for stage, seconds in clock.seconds.items()},
+        )
+
+
+def dram_config(card_config: dict[str, Any]) -> DRAMConfig:
+    """Build the settings of the dRAM stage from the ``config`` of the regression network's card."""
+    return DRAMConfig(
+        chunk=ChunkConfig(**card_config["chunk"]),
+        scales=tuple(card_config["scales"]),
+        crf=CRFConfig(**card_config["crf"]),
+        threshold=card_config["threshold"],
+    )
+
+
+@dataclass
+class _Lobes:
+    """Lobes on the CT's grid and what is known about them."""
+
+    lobes: sitk.Image
+    source: str
+    not_assessable: dict[Lobe, str]
+    confidence: dict[Lobe, float] | None
+    warnings: list[ScanWarning]
+
+
+class _Clock:
+    """Times the stages, reports progress and asks whether to stop."""
+
+    def __init__(self, progress: Progress | None, cancel: Cancel | None) -> None:
+        self.seconds: dict[str, float] = {}
+        self._progress = progress
+        self._cancel = cancel
+        self._stage = ""
+        self._before = 0.0
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        self._stage = name
+        self.tick(0.0)
+        start = time.perf_counter()
+        yield
+        self.seconds[name] = time.perf_counter() - start
+        self.tick(1.0)
+        self._before += STAGES[name]
+
+    def tick(self, fraction: float) -> None:
+        """Tell that ``fraction`` of the current stage is done."""
+        if self._cancel is not None and self._cancel():
+            message = f"cancelled during the stage '{self._stage}'; nothing was written"
+            raise Cancelled(message)
+        if self._progress is not None:
+            done = self._before + STAGES[self._stage] * fraction
+            self._progress(self._stage, done / sum(STAGES.values()))
+
+
+def _lung_grid(ct: sitk.Image, lobes: sitk.Image, spacing: float) -> sitk.Image:
+    """Return the working grid around the lungs, a few millimetres of chest wall included."""
+    shape = sitk.LabelShapeStatisticsImageFilter()
+    shape.ComputePerimeterOff()
+    shape.Execute(sitk.Cast(lobes > 0, sitk.sitkUInt8))
+    box = shape.GetBoundingBox(1)
+    region = sitk.RegionOfInterest(lobes, box[3:], box[:3])
+    return geometry.working_grid(region, spacing, margin=3 * spacing)

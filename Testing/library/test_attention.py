@@ -1,0 +1,85 @@
+import pytest
+import torch
+from torch.nn import functional as F
+
+from DRAMLesionLib.networks.attention import OFFSETS, LocalAttention, local_attention
+from DRAMLesionLib.networks.regression import RegressionNetwork
+
+
+def gathered(theta, phi, value):
+    """The plain way: gather all 19 neighbours, mask those outside, softmax, sum."""
+    size = theta.shape[2:]
+
+    def neighbours(x, fill):
+        padded = F.pad(x, (1,) * 6, value=fill)
+        return torch.stack(
+            [
+                padded[
+                    :, :, 1 + k : 1 + k + size[0], 1 + j : 1 + j + size[1], 1 + i : 1 + i + size[2]
+                ]
+                for k, j, i in OFFSETS
+            ],
+            dim=2,
+        )
+
+    inside = neighbours(torch.ones_like(theta[:, :1]), 0.0)[:, 0] > 0
+    scores = (theta.unsqueeze(2) * neighbours(phi, 0.0)).sum(1)
+    weights = scores.masked_fill(~inside, -torch.inf).softmax(1)
+    return (weights.unsqueeze(1) * neighbours(value, 0.0)).sum(2)
+
+
+def test_the_window_has_19_positions_and_no_corner():
+    assert len(OFFSETS) == len(set(OFFSETS)) == 19
+    assert (0, 0, 0) in OFFSETS
+    assert (1, 1, 1) not in OFFSETS
+
+
+@pytest.mark.parametrize("shape", [(5, 6, 7), (1, 4, 3), (2, 2, 2)])
+def test_forward_and_backward_equal_the_gathered_form(shape):
+    torch.manual_seed(0)
+    inputs = [torch.randn(2, c, *shape, requires_grad=True) for c in (8, 8, 3)]
+    weight = torch.randn(2, 3, *shape)
+    ours, plain = local_attention(*inputs), gathered(*inputs)
+    torch.testing.assert_close(ours, plain, atol=1e-5, rtol=1e-5)
+    for a, b in zip(
+        torch.autograd.grad((ours * weight).sum(), inputs),
+        torch.autograd.grad((plain * weight).sum(), inputs),
+        strict=True,
+    ):
+        torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-5)
+
+
+def test_gradients_equal_finite_differences():
+    torch.manual_seed(1)
+    inputs = [torch.randn(1, 2, 2, 3, 3, dtype=torch.float64, requires_grad=True) for _ in range(3)]
+    assert torch.autograd.gradcheck(local_attention, inputs)
+
+
+def test_equal_features_average_the_neighbours_inside_the_volume():
+    value = torch.arange(8.0).reshape(1, 1, 2, 2, 2)
+    zeros = torch.zeros(1, 4, 2, 2, 2)
+    out = local_attention(zeros, zeros, value)
+    # in a 2x2x2 cube each corner sees all but the opposite one: (28 - opposite) / 7
+    expected = (28.0 - torch.arange(7.0, -1.0, -1.0)) / 7.0
+    torch.testing.assert_close(out.flatten(), expected)
+
+
+def test_untrained_attention_changes_nothing_and_the_features_get_no_gradient():
+    y = torch.randn(1, 1, 4, 4, 4, requires_grad=True)
+    features = torch.randn(1, 5, 4, 4, 4, requires_grad=True)
+    module = LocalAttention(5)
+    out = module(y, features)
+    torch.testing.assert_close(out, y)
+    module.r.weight.data.normal_()
+    module(y, features).sum().backward()
+    assert features.grad is None
+    assert y.grad is not None
+    assert module.theta.weight.grad.abs().sum() > 0
+
+
+def test_the_regression_network_gives_both_maps():
+    net = RegressionNetwork(base_channels=2)
+    out = net(torch.rand(1, 1, 16, 16, 16))
+    assert out.dram.shape == out.attended.shape == (1, 1, 16, 16, 16)
+    plain = RegressionNetwork(base_channels=2, attention=False)(torch.rand(1, 1, 16, 16, 16))
+    assert plain.attended is plain.dram

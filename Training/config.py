@@ -1,0 +1,387 @@
+"""What can be chosen about a training, read from YAML into dataclasses.
+
+A key that no dataclass knows is an error that names the ones there are, so that a misspelt setting
+never passes for its default. ``dump_config`` writes the whole of it beside the weights.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import typing
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import yaml
+
+from DRAMLesionLib.chunks import ChunkConfig
+from DRAMLesionLib.crf import CRFConfig
+from DRAMLesionLib.errors import InputError
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class PrepareConfig:
+    """Verification and cache.
+
+    Attributes:
+        workers: Scans worked on at a time.
+        validation_share: Share of the cases, chosen by their names, that no stage trains on.
+        skip_broken: Leave broken cases out instead of stopping when there are some.
+        vessels: Whether the Frangi reference of every scan is computed and cached.
+        lobe_scheme: How lobe masks number the lobes, see :mod:`DRAMLesionLib.lobes.schemes`.
+    """
+
+    workers: int = 2
+    validation_share: float = 0.1
+    skip_broken: bool = False
+    vessels: bool = True
+    lobe_scheme: str = "auto"
+
+
+@dataclass(frozen=True)
+class OptimiserConfig:
+    """How a network's tensors are moved.
+
+    Attributes:
+        name: ``sgd`` as in the paper, or ``adam``.
+        learning_rate: Initial rate; the paper: 1e-5.
+        momentum: For ``sgd``; the paper: 0.9.
+        weight_decay: L2 penalty; decoupled for ``adam``.
+        schedule: ``constant``, or ``cosine`` that ends at 0 with the last step.
+        warmup: Steps in which the rate rises from 0.
+        clip: Largest norm of the gradient; 0 switches the limit off.
+    """
+
+    name: Literal["sgd", "adam"] = "adam"
+    learning_rate: float = 1e-3
+    momentum: float = 0.9
+    weight_decay: float = 0.0
+    schedule: Literal["constant", "cosine"] = "cosine"
+    warmup: int = 20
+    clip: float = 1.0
+
+
+@dataclass(frozen=True)
+class LoopConfig:
+    """How long, how often and how much at a time.
+
+    Attributes:
+        steps: Optimiser steps in all.
+        batch: Samples a step, over all processes; a multiple of their number.
+        checkpoint_every: Steps between two checkpoints.
+        log_every: Steps between two entries of the log.
+        validate_every: Steps between two validations; 0 for none.
+        pictures_every: Steps between two pictures in TensorBoard; 0 for none.
+        workers: Processes that read and augment; 0 does it in the training process.
+        tensorboard: Whether to write event files.
+    """
+
+    steps: int = 1000
+    batch: int = 4
+    checkpoint_every: int = 50
+    log_every: int = 10
+    validate_every: int = 200
+    pictures_every: int = 200
+    workers: int = 0
+    tensorboard: bool = True
+
+
+@dataclass(frozen=True)
+class AugmentationConfig:
+    """Random changes of the training data (section IV-A of the paper).
+
+    Attributes:
+        flips: Axes that are flipped with probability 1/2: any of ``k``, ``j``, ``i``.
+        spacing_jitter: Largest relative change of the grid's spacing.
+        contrast: Largest shift of either end of the intensity window, relative to its width.
+    """
+
+    flips: tuple[str, ...] = ("i",)
+    spacing_jitter: float = 0.1
+    contrast: float = 0.03
+
+    def __post_init__(self) -> None:
+        if unknown := set(self.flips) - {"k", "j", "i"}:
+            message = f"the axes to flip are k, j and i, not {', '.join(sorted(unknown))}"
+            raise InputError(message)
+
+
+@dataclass(frozen=True)
+class LossWeights:
+    """Weights of the total loss, a weighted average; 0 switches a term off.
+
+    Attributes:
+        regression: Interval regression, equation 1.
+        equivariance: Equation 2.
+        entropy: Equation 3.
+        refinement: Bootstrapping loss against the refined target, equation 4.
+    """
+
+    regression: float = 2.0
+    equivariance: float = 1.0
+    entropy: float = 1.0
+    refinement: float = 1.0
+
+
+@dataclass(frozen=True)
+class RegressionConfig:
+    """The regression network (sections III-A 1, 2 and 4).
+
+    Attributes:
+        chunk: Grid and size of the lobe chunks.
+        base_channels: Width of the U-Net; the paper: 32.
+        prior: Lesion fraction that the untrained map starts with.
+        attention: Whether the refinement branch has the local attention (equation 5).
+        balance: ``loss`` weights each lobe by the inverse frequency of its score, as the paper
+            does; ``sampling`` draws all scores equally often instead, which has the same
+            expectation and less scatter in small batches.
+        weights: Weights of the loss terms.
+        rotation: Largest angle of the equivariance's rotation in degrees, about a random axis.
+        scale: Range of the equivariance's scale.
+        beta: Trust in the target of the bootstrapping loss.
+        suppress_vessels: Whether vessels are taken out of the target of the refinement.
+        crf: Dense CRF of the target of the refinement and of the inference.
+        refine_after: Steps before the refinement term joins: the target of an untrained map
+            teaches nothing.
+        scales: Chunk sizes whose dRAMs inference averages, relative to ``chunk.size``.
+        threshold: The refined map means lesion above this value.
+        augmentation: Random changes of the data.
+        optimiser: How the tensors are moved.
+        loop: How long and how much at a time.
+    """
+
+    chunk: ChunkConfig = field(default_factory=lambda: ChunkConfig(size=64))
+    base_channels: int = 8
+    prior: float = 0.1
+    attention: bool = False
+    balance: Literal["loss", "sampling"] = "loss"
+    weights: LossWeights = field(default_factory=LossWeights)
+    rotation: float = 180.0
+    scale: tuple[float, float] = (0.8, 1.2)
+    beta: float = 0.8
+    suppress_vessels: bool = True
+    crf: CRFConfig = field(default_factory=CRFConfig)
+    refine_after: int = 0
+    scales: tuple[float, ...] = (0.8, 1.0, 1.2, 1.5)
+    threshold: float = 0.5
+    augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
+    optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
+    loop: LoopConfig = field(default_factory=LoopConfig)
+
+
+@dataclass(frozen=True)
+class PseudoLabelConfig:
+    """From dRAMs to the labels that the final network learns (section III-A 5).
+
+    Attributes:
+        workers: Scans worked on at a time.
+        use_scores: Whether lobes with score 0 are left without lesion.
+        refined: Whether the refined map decides; otherwise the raw dRAM.
+    """
+
+    workers: int = 2
+    use_scores: bool = True
+    refined: bool = True
+
+
+@dataclass(frozen=True)
+class SegmentationTrainingConfig:
+    """The final segmentation network (section III-A 5).
+
+    Attributes:
+        spacing: Isotropic grid in mm.
+        patch: Edge of the output patch in voxels, 4 + 8 n; the input is 88 voxels larger.
+        base_channels: Width of the U-Net; the paper: 32.
+        prior: Share of vessel and of lesion that the untrained network starts with.
+        beta: Trust in the pseudo-labels, see :func:`Training.losses.bootstrapping_loss`.
+        region: ``patch`` counts every voxel of the output; ``lungs`` those inside the lobes.
+        centres: ``patch`` centres output patches anywhere in the scan; ``lungs`` on lung voxels.
+        lesion_centres: Share of the patches that are centred on a lesion of the pseudo-label
+            instead, where there is one.
+        augmentation: Random changes of the data.
+        optimiser: How the tensors are moved.
+        loop: How long and how much at a time.
+    """
+
+    spacing: float = 1.5
+    patch: int = 44
+    base_channels: int = 8
+    prior: float = 0.1
+    beta: float = 0.8
+    region: Literal["patch", "lungs"] = "lungs"
+    centres: Literal["patch", "lungs"] = "lungs"
+    lesion_centres: float = 0.3
+    augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
+    optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
+    loop: LoopConfig = field(default_factory=lambda: LoopConfig(batch=2))
+
+    def __post_init__(self) -> None:
+        if self.patch % 8 != 4 or self.patch < 4:
+            message = f"the edge of an output patch is 4 + 8 n (such as 44), not {self.patch}"
+            raise InputError(message)
+
+
+@dataclass(frozen=True)
+class ExportConfig:
+    """What the cards of the weights say.
+
+    Attributes:
+        data: Sources in words.
+        licence: Licence of the weights.
+        date: Day of the export, ISO 8601; the day of the command if left empty.
+    """
+
+    data: tuple[str, ...] = ()
+    licence: str = "Apache-2.0"
+    date: str = ""
+
+
+@dataclass(frozen=True)
+class Config:
+    """All settings of a training.
+
+    Attributes:
+        seed: Start of everything random.
+        threads: CPU threads of the numerical libraries; 0 leaves that to them.
+        accelerator: ``auto``, ``cpu``, ``cuda`` or ``mps``.
+        mixed_precision: Whether a GPU computes in 16 bits where that is safe; a CPU never does.
+        prepare: See the class.
+        regression: See the class.
+        pseudolabels: See the class.
+        segmentation: See the class.
+        export: See the class.
+    """
+
+    seed: int = 0
+    threads: int = 0
+    accelerator: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    mixed_precision: bool = True
+    prepare: PrepareConfig = field(default_factory=PrepareConfig)
+    regression: RegressionConfig = field(default_factory=RegressionConfig)
+    pseudolabels: PseudoLabelConfig = field(default_factory=PseudoLabelConfig)
+    segmentation: SegmentationTrainingConfig = field(default_factory=SegmentationTrainingConfig)
+    export: ExportConfig = field(default_factory=ExportConfig)
+
+
+def load_config(path: Path | str | None, overrides: Sequence[str] = ()) -> Config:
+    """Read a configuration.
+
+    Args:
+        path: YAML file; None takes the defaults.
+        overrides: ``"regression.loop.steps=300"`` and the like, applied last; the right side is
+            read as YAML.
+
+    Raises:
+        InputError: If the file cannot be read, or a key or value does not fit.
+    """
+    name = "the command line" if path is None else str(path)
+    values = {} if path is None else _read_yaml(Path(path))
+    for override in overrides:
+        _apply_override(values, override)
+    return build(Config, values, name)
+
+
+def dump_config(config: Any) -> str:
+    """Return a configuration, or a part of one, as YAML that :func:`load_config` reads."""
+    return yaml.safe_dump(to_plain(config), sort_keys=False, allow_unicode=True)
+
+
+def to_plain(value: Any) -> Any:
+    """Return a dataclass as dictionaries and lists that JSON and YAML know."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: to_plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, list | tuple):
+        return [to_plain(item) for item in value]
+    return value
+
+
+def build(kind: type[T], values: Any, where: str) -> T:
+    """Build a dataclass from nested dictionaries.
+
+    Args:
+        kind: The dataclass.
+        values: Its fields; those left out keep their defaults.
+        where: What to name in an error.
+
+    Raises:
+        InputError: If a key is unknown or a value has the wrong type.
+    """
+    if not isinstance(values, Mapping):
+        message = f"{where}: expected settings of the form 'key: value', got {values!r}"
+        raise InputError(message)
+    hints = typing.get_type_hints(kind)
+    known = [f.name for f in dataclasses.fields(kind)]  # type: ignore[arg-type]
+    for key in values:
+        if key not in known:
+            message = f"{where}: there is no setting {key!r} here; known: {', '.join(known)}"
+            raise InputError(message)
+    arguments = {
+        key: _convert(hints[key], value, f"{where}: {key}") for key, value in values.items()
+    }
+    try:
+        return kind(**arguments)
+    except InputError as error:
+        message = f"{where}: {error}"
+        raise InputError(message) from error
+
+
+def _convert(hint: Any, value: Any, where: str) -> Any:
+    """Return ``value`` as what the annotation ``hint`` asks for."""
+    if dataclasses.is_dataclass(hint):
+        return build(hint, value, where)  # type: ignore[arg-type]
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin is Literal:
+        if value in arguments:
+            return value
+        message = f"{where} is one of {', '.join(map(str, arguments))}, not {value!r}"
+        raise InputError(message)
+    if origin is tuple and isinstance(value, list | tuple):
+        items = arguments[:1] * len(value) if arguments[-1] is Ellipsis else arguments
+        if len(items) == len(value):
+            return tuple(_convert(i, v, where) for i, v in zip(items, value, strict=True))
+    if hint is float and isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value)
+    if hint is float and isinstance(value, str):
+        # YAML 1.1 takes 1e-3 for a word
+        try:
+            return float(value)
+        except ValueError:
+            pass
+    if hint in (int, bool, str) and type(value) is hint:
+        return value
+    message = f"{where} has the wrong type: {value!r}"
+    raise InputError(message)
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        message = f"cannot read the configuration {path}: {error.strerror}"
+        raise InputError(message) from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        message = f"{path} is not a YAML file: {error}"
+        raise InputError(message) from error
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        message = f"{path}: expected settings of the form 'key: value'"
+        raise InputError(message)
+    return values
+
+
+def _apply_override(values: dict[str, Any], override: str) -> None:
+    key, separator, text = override.partition("=")
+    if not separator:
+        message = f"a setting on the command line has the form key=value, not {override!r}"
+        raise InputError(message)
+    *parents, last = key.split(".")
+    for parent in parents:
+        values = values.setdefault(parent, {})
+        if not isinstance(values, dict):
+            message = f"{key}: {parent!r} is not a group of settings"
+            raise InputError(message)
+    values[last] = yaml.safe_load(text)

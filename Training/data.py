@@ -1,0 +1,209 @@
+"""A data set for training: a folder of scans with a table of lobe scores.
+
+``DIR/scans/CASE.nii.gz`` (NIfTI, NRRD, MetaImage, or a folder ``CASE`` with one DICOM series),
+``DIR/scores.csv`` with the columns ``case, LUL, LLL, RUL, RML, RLL``, and where the user has them
+lobe masks ``DIR/lobes/CASE.nii.gz``. A truth that phantoms bring lies in ``DIR/truth`` and is read
+by the evaluation alone, never by a training stage.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from DRAMLesionLib.errors import InputError
+from DRAMLesionLib.lobes import Lobe
+from DRAMLesionLib.severity import score_to_interval
+
+SCANS, LOBES, TRUTH, SCORES = "scans", "lobes", "truth", "scores.csv"
+COLUMNS = ("case", *(lobe.name for lobe in Lobe))
+EXTENSIONS = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd")
+
+Scores = dict[Lobe, int | None]
+"""Severity score 0..5 of each lobe, None where nobody gave one."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """One scan of a data set.
+
+    Attributes:
+        name: What scan, mask and row of the table have in common.
+        scan: File, or folder with one DICOM series.
+        lobes: Lobe mask; None leaves the lobes to the embedded estimate.
+        scores: Severity scores.
+    """
+
+    name: str
+    scan: Path
+    lobes: Path | None
+    scores: Scores
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Something that is wrong with a data set.
+
+    Attributes:
+        case: Which case, or the file that concerns all of them.
+        message: What is wrong and what to do about it.
+        fatal: Whether the case cannot be trained on.
+    """
+
+    case: str
+    message: str
+    fatal: bool = True
+
+    def __str__(self) -> str:
+        return f"{'error' if self.fatal else 'note'}: {self.case}: {self.message}"
+
+
+def find_cases(folders: Sequence[Path]) -> tuple[list[Case], list[Problem]]:
+    """Return the cases of some data sets that have scan and scores, and what is wrong.
+
+    Args:
+        folders: Data sets; a case may be in one of them only.
+
+    Raises:
+        InputError: If a folder or its table cannot be read at all.
+    """
+    cases: dict[str, Case] = {}
+    problems: list[Problem] = []
+    for folder in folders:
+        table, found = read_scores(folder / SCORES)
+        problems += found
+        scans, more = _files(folder / SCANS)
+        masks, still_more = _files(folder / LOBES) if (folder / LOBES).is_dir() else ({}, [])
+        problems += more + still_more
+        problems += _unmatched(folder, table, scans, masks)
+        for name in sorted(table.keys() & scans.keys()):
+            if name in cases:
+                problems.append(Problem(name, f"is in {folder} and in another data set; rename it"))
+                continue
+            cases[name] = Case(name, scans[name], masks.get(name), table[name])
+    broken = {problem.case for problem in problems if problem.fatal}
+    return [case for name, case in sorted(cases.items()) if name not in broken], problems
+
+
+def read_scores(path: Path) -> tuple[dict[str, Scores], list[Problem]]:
+    """Read a table of scores.
+
+    Returns:
+        Scores by case, and the problems of single rows.
+
+    Raises:
+        InputError: If the table cannot be read or lacks a column.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        message = f"cannot read {path}, the table with the columns {', '.join(COLUMNS)}: {error}"
+        raise InputError(message) from error
+    reader = csv.DictReader(io.StringIO(text), skipinitialspace=True)
+    names = [name.strip() for name in reader.fieldnames or []]
+    if missing := [column for column in COLUMNS if column not in names]:
+        message = f"{path} lacks the columns {', '.join(missing)}; it has {', '.join(names)}"
+        raise InputError(message)
+    reader.fieldnames = names
+    table: dict[str, Scores] = {}
+    problems: list[Problem] = []
+    for row in reader:
+        name = (row["case"] or "").strip()
+        if not name:
+            problems.append(Problem(path.name, f"line {reader.line_num} names no case"))
+        elif name in table:
+            problems.append(Problem(name, f"has more than one row in {path.name}"))
+        else:
+            table[name], found = _parse_row(name, row)
+            problems += found
+    return table, problems
+
+
+def write_scores(path: Path, table: Mapping[str, Mapping[Lobe, int | None]]) -> None:
+    """Write a table of scores, sorted by case; it appears whole or not at all."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    for name in sorted(table):
+        scores = [table[name].get(lobe) for lobe in Lobe]
+        writer.writerow([name, *("" if score is None else score for score in scores)])
+    write_whole(path, text.getvalue())
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a text file that appears whole or not at all."""
+    part = path.with_name(f".{path.name}.part")
+    part.write_text(text, encoding="utf-8")
+    part.replace(path)
+
+
+def case_name(path: Path) -> str | None:
+    """Return the case that a file or DICOM folder holds; None if it is neither."""
+    if path.name.startswith("."):
+        return None
+    if path.is_dir():
+        return path.name
+    for extension in EXTENSIONS:
+        if path.name.lower().endswith(extension):
+            return path.name[: -len(extension)]
+    return None
+
+
+def _parse_row(name: str, row: Mapping[str, str | None]) -> tuple[Scores, list[Problem]]:
+    scores: Scores = {}
+    problems = []
+    for lobe in Lobe:
+        text = (row[lobe.name] or "").strip()
+        scores[lobe] = None
+        if not text:
+            message = f"the score of the {lobe.full_name} is missing: that lobe is left out"
+            problems.append(Problem(name, message, fatal=False))
+            continue
+        try:
+            score = int(text)
+            score_to_interval(score)
+        except ValueError:
+            message = f"the score of the {lobe.full_name} is {text!r}, not a whole number 0 to 5"
+            problems.append(Problem(name, message))
+            continue
+        scores[lobe] = score
+    if all(score is None for score in scores.values()):
+        problems.append(Problem(name, "has no score at all"))
+    return scores, problems
+
+
+def _files(folder: Path) -> tuple[dict[str, Path], list[Problem]]:
+    """Return the images of a folder by case."""
+    if not folder.is_dir():
+        message = f"{folder} is missing: a data set has its scans in the folder {SCANS!r}"
+        raise InputError(message)
+    found: dict[str, Path] = {}
+    problems = []
+    for path in sorted(folder.iterdir()):
+        name = case_name(path)
+        if name is None:
+            continue
+        if name in found:
+            message = f"there are several files for it: {found[name].name} and {path.name}"
+            problems.append(Problem(name, message))
+        found.setdefault(name, path)
+    return found, problems
+
+
+def _unmatched(
+    folder: Path, table: Iterable[str], scans: Iterable[str], masks: Iterable[str]
+) -> list[Problem]:
+    """Name rows, scans and masks that belong to nothing."""
+    table, scans, masks = set(table), set(scans), set(masks)
+    problems = [
+        Problem(name, f"has scores but no scan in {folder / SCANS}") for name in table - scans
+    ]
+    problems += [Problem(name, f"has no row in {folder / SCORES}") for name in scans - table]
+    problems += [
+        Problem(name, f"has a mask in {folder / LOBES} but no scan", fatal=False)
+        for name in masks - scans
+    ]
+    return sorted(problems, key=lambda problem: problem.case)

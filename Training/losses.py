@@ -1,0 +1,130 @@
+"""The loss terms (equations 1 to 4 of the paper).
+
+Every term is a mean over samples of a value that depends on one sample alone: so the losses of one
+process with a batch and of several with its parts are the same.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
+    """Return the mean of each sample over the voxels of a mask.
+
+    Args:
+        values: (batch, ...).
+        mask: Same shape, bool or non-negative weights.
+
+    Returns:
+        (batch,); 0 where the mask is empty.
+    """
+    weights = mask.to(values.dtype).flatten(1)
+    return (values.flatten(1) * weights).sum(1) / weights.sum(1).clamp_min(1e-6)
+
+
+def interval_regression_loss(
+    fraction: Tensor, lower: Tensor, upper: Tensor, weight: Tensor | None = None
+) -> Tensor:
+    """Return equation 1: how far a lesion fraction lies outside of its score's interval.
+
+    ``max(0, (y - (r_l + r_u) / 2)^2 - ((r_l - r_u) / 2)^2)``, 0 inside the interval.
+
+    Args:
+        fraction: (batch,) predicted fraction y in [0, 1], the mean of the dRAM over the lobe.
+        lower: (batch,) lower bound r_l.
+        upper: (batch,) upper bound r_u.
+        weight: (batch,) weight of each lobe, see :func:`inverse_frequency_weights`; 1 if left out.
+
+    Returns:
+        Weighted sum over the batch, divided by the size of the batch.
+    """
+    middle, half = (lower + upper) / 2.0, (upper - lower) / 2.0
+    loss = ((fraction - middle) ** 2 - half**2).clamp_min(0.0)
+    return (loss if weight is None else weight * loss).mean()
+
+
+def inverse_frequency_weights(scores: Iterable[int]) -> dict[int, float]:
+    """Return the weight of each score: the inverse of its frequency in the training set.
+
+    Scaled so that the mean weight over the training set is 1.
+
+    Raises:
+        ValueError: If there are no scores.
+    """
+    counts = Counter(scores)
+    if not counts:
+        message = "there is no score to take frequencies of"
+        raise ValueError(message)
+    total = sum(counts.values())
+    return {score: total / (len(counts) * count) for score, count in sorted(counts.items())}
+
+
+def entropy(logits: Tensor, mask: Tensor) -> Tensor:
+    """Return equation 3: the mean entropy of the dRAM in nats over the lobe's voxels.
+
+    Args:
+        logits: (batch, 1, k, j, i) dRAM before the sigmoid.
+        mask: Same shape, bool, the lobe.
+    """
+    # -p log p - (1-p) log(1-p) with p = sigmoid(x); finite for every x, unlike log(p)
+    each = F.softplus(logits) - logits * torch.sigmoid(logits)
+    return masked_mean(each, mask).mean()
+
+
+def bootstrapping_loss(
+    logits: Tensor, target: Tensor, mask: Tensor | None = None, beta: float = 0.8
+) -> Tensor:
+    """Return equation 4 with its minus sign: cross-entropy against target and own opinion.
+
+    ``-sum_k (beta t_k + (1 - beta) z_k) log q_k`` where q is the softmax, t the one-hot target and
+    z the one-hot argmax of q, detached.
+
+    Args:
+        logits: (batch, classes, k, j, i).
+        target: (batch, k, j, i) integer class of each voxel.
+        mask: (batch, k, j, i) voxels that count; all if left out.
+        beta: Trust in the target.
+    """
+    log_q = torch.log_softmax(logits, dim=1)
+    own = log_q.gather(1, logits.detach().argmax(dim=1, keepdim=True)).squeeze(1)
+    given = log_q.gather(1, target.long().unsqueeze(1)).squeeze(1)
+    each = -(beta * given + (1.0 - beta) * own)
+    if mask is None:
+        mask = torch.ones_like(each)
+    return masked_mean(each, mask).mean()
+
+
+def two_class_logits(logit: Tensor) -> Tensor:
+    """Return (batch, 2, ...) logits whose softmax is (1 - sigmoid, sigmoid) of (batch, 1, ...)."""
+    return torch.cat((torch.zeros_like(logit), logit), dim=1)
+
+
+def equivariance(transformed: Tensor, reference: Tensor, mask: Tensor) -> Tensor:
+    """Return equation 2: mean |F(A(I)) - A(F(I))| over the voxels where both are known.
+
+    Args:
+        transformed: (batch, 1, k, j, i) dRAM of the transformed image, in [0, 1].
+        reference: Transformed dRAM of the image, same shape.
+        mask: Same shape, voxels inside the transformed lobe and the volume.
+    """
+    return masked_mean((transformed - reference).abs(), mask).mean()
+
+
+def weighted_average(terms: Mapping[str, Tensor], weights: Mapping[str, float]) -> Tensor:
+    """Return the weighted average of loss terms; terms with weight 0 are left out.
+
+    Raises:
+        ValueError: If no term has a weight.
+    """
+    used = {name: weights[name] for name in terms if weights[name] > 0}
+    if not used:
+        message = f"none of the terms {', '.join(terms)} has a weight above 0"
+        raise ValueError(message)
+    total = torch.stack([used[name] * terms[name] for name in used]).sum()
+    return total / sum(used.values())

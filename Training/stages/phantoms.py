@@ -1,0 +1,122 @@
+"""Make a data set of phantoms: scans, scores, lobes, and the truth for the evaluation."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+
+from DRAMLesionLib.errors import InputError
+from DRAMLesionLib.lobes import Lobe
+from DRAMLesionLib.phantom import make_phantom
+from Training.data import LOBES, SCANS, SCORES, TRUTH, Scores, read_scores, write_scores
+from Training.workers import in_workers
+
+Report = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class PhantomTask:
+    """What a worker needs to make one case.
+
+    Attributes:
+        folder: The data set.
+        seed: What the phantom is drawn from.
+        spacing: Voxel edge in mm.
+        healthy: Whether all lobes get score 0.
+    """
+
+    folder: Path
+    seed: int
+    spacing: float
+    healthy: bool
+
+    @property
+    def case(self) -> str:
+        """Name of the case."""
+        return f"phantom-{self.seed:06d}"
+
+
+def make_phantoms(
+    folder: Path,
+    count: int,
+    first_seed: int,
+    spacing: float,
+    healthy_share: float = 0.15,
+    workers: int = 2,
+    report: Report = lambda _: None,
+) -> list[str]:
+    """Make the phantoms of ``count`` consecutive seeds that are not there yet.
+
+    A case is there when the table names it; its row is written after its files, so a stopped run
+    leaves no half of one.
+
+    Args:
+        folder: The data set; made if it is missing.
+        count: Number of cases.
+        first_seed: Seed of the first.
+        spacing: Voxel edge in mm.
+        healthy_share: Share of the cases without any lesion: the paper's distribution has few
+            such patients, and the vessel network learns from them.
+        workers: Cases made at a time.
+        report: Called with a line of text for each finished case.
+
+    Returns:
+        The names of the ``count`` cases.
+
+    Raises:
+        InputError: If a number makes no sense.
+    """
+    if count < 1 or first_seed < 0 or spacing <= 0 or not 0 <= healthy_share <= 1:
+        message = (
+            f"cannot make {count} phantoms from seed {first_seed} at {spacing} mm with "
+            f"{healthy_share} of them healthy"
+        )
+        raise InputError(message)
+    for name in (SCANS, LOBES, TRUTH):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+    table = read_scores(folder / SCORES)[0] if (folder / SCORES).is_file() else {}
+    tasks = [
+        PhantomTask(folder, seed, spacing, _is_healthy(seed, healthy_share))
+        for seed in range(first_seed, first_seed + count)
+    ]
+    missing = [task for task in tasks if task.case not in table]
+    for number, (task, scores) in enumerate(in_workers(_make_case, missing, workers), start=1):
+        table[task.case] = scores
+        write_scores(folder / SCORES, table)
+        report(f"{number}/{len(missing)} {task.case}")
+    return [task.case for task in tasks]
+
+
+def _is_healthy(seed: int, share: float) -> bool:
+    # a stream of its own, so that the phantom of a seed looks the same whether healthy or not
+    return bool(np.random.default_rng([seed, 1]).random() < share)
+
+
+def _make_case(task: PhantomTask) -> Scores:
+    """Write one case into its folders and return its scores."""
+    phantom = make_phantom(task.seed, task.spacing, scores={} if task.healthy else None)
+    images = {
+        SCANS: phantom.ct,
+        LOBES: phantom.lobes,
+        f"{TRUTH}/lesions": phantom.lesions,
+        f"{TRUTH}/vessels": phantom.vessels,
+    }
+    for name, image in images.items():
+        _write(image, task.folder / name / f"{task.case}.nii.gz")
+    fractions = {lobe.name: float(phantom.fractions[lobe]) for lobe in Lobe}
+    text = json.dumps({"spacing_mm": task.spacing, "fractions": fractions}, indent=2)
+    (task.folder / TRUTH / f"{task.case}.json").write_text(text + "\n", encoding="utf-8")
+    return {lobe: phantom.scores[lobe] for lobe in Lobe}
+
+
+def _write(image: sitk.Image, path: Path) -> None:
+    path.parent.mkdir(exist_ok=True)
+    # the format is chosen by the ending, so the mark of an unfinished file goes in front
+    part = path.with_name(f".part-{path.name}")
+    sitk.WriteImage(image, str(part), True, 1)
+    part.replace(path)

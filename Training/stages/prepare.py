@@ -1,0 +1,245 @@
+"""Verify a data set and cache what the training reads."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import SimpleITK as sitk
+
+from DRAMLesionLib import geometry
+from DRAMLesionLib.chunks import lobe_boxes
+from DRAMLesionLib.errors import InputError
+from DRAMLesionLib.intensity import window
+from DRAMLesionLib.lobes import Lobe
+from DRAMLesionLib.vessels import reference_vessels
+from Training.cache import META, CachedCase, write_index
+from Training.config import Config
+from Training.data import Case, Problem, find_cases, write_whole
+from Training.verify import LoadedCase, load_case
+from Training.workers import in_workers
+
+Report = Callable[[str], None]
+
+MARGIN_VOXELS = 3
+"""Chest wall kept around the lungs on the regression grid, as at inference."""
+
+PROBLEMS = "problems.txt"
+_FORMAT = 1
+
+
+@dataclass(frozen=True)
+class PrepareTask:
+    """What a worker needs to prepare one case.
+
+    Attributes:
+        case: The case.
+        folder: The cache.
+        regression_spacing: Grid of the lobe chunks in mm.
+        segmentation_spacing: Grid of the final network in mm.
+        vessels: Whether to compute the Frangi reference.
+        lobe_scheme: How given masks number the lobes.
+    """
+
+    case: Case
+    folder: Path
+    regression_spacing: float
+    segmentation_spacing: float
+    vessels: bool
+    lobe_scheme: str
+
+    def origin(self) -> dict[str, Any]:
+        """Return what the cached arrays depend on; they are stale when it changes."""
+        files = {"scan": self.case.scan, "lobes": self.case.lobes}
+        return {
+            "format": _FORMAT,
+            "regression_spacing": self.regression_spacing,
+            "segmentation_spacing": self.segmentation_spacing,
+            "vessels": self.vessels,
+            "lobe_scheme": self.lobe_scheme,
+            "files": {name: _stamp(path) for name, path in files.items() if path is not None},
+        }
+
+
+def prepare(
+    data: Sequence[Path], output: Path, config: Config, report: Report = lambda _: None
+) -> list[Problem]:
+    """Bring data sets into ``output/cache``.
+
+    Cases that are there and still match their files are left as they are, so a stopped run goes
+    on where it was.
+
+    Args:
+        data: Data sets.
+        output: Folder of the training.
+        config: Settings.
+        report: Called with a line of text for each case and problem.
+
+    Returns:
+        All problems that were found; they are also written to ``cache/problems.txt``.
+
+    Raises:
+        InputError: If cases are broken and are not to be skipped, or none is left.
+    """
+    cache = output / "cache"
+    cache.mkdir(parents=True, exist_ok=True)
+    cases, problems = find_cases(data)
+    tasks = [
+        PrepareTask(
+            case,
+            cache,
+            config.regression.chunk.spacing,
+            config.segmentation.spacing,
+            config.prepare.vessels,
+            config.prepare.lobe_scheme,
+        )
+        for case in cases
+    ]
+    todo = [task for task in tasks if not _is_current(task)]
+    report(f"{len(tasks) - len(todo)} of {len(tasks)} cases are prepared already")
+    failed = set()
+    for number, (task, found) in enumerate(
+        in_workers(_prepare_case, todo, config.prepare.workers), start=1
+    ):
+        problems += found
+        if any(problem.fatal for problem in found):
+            failed.add(task.case.name)
+        report(f"{number}/{len(todo)} {task.case.name}")
+    lines = [str(problem) for problem in problems]
+    write_whole(cache / PROBLEMS, "".join(f"{line}\n" for line in lines))
+    for line in lines:
+        report(line)
+    _stop_if_broken(problems, len(cases) - len(failed), config, cache)
+    names = [case.name for case in cases if case.name not in failed]
+    write_index(cache, names, config.prepare.validation_share)
+    return problems
+
+
+def _stop_if_broken(problems: list[Problem], left: int, config: Config, cache: Path) -> None:
+    broken = sum(problem.fatal for problem in problems)
+    if broken and not config.prepare.skip_broken:
+        message = (
+            f"{broken} problems must be solved first, see {cache / PROBLEMS}; or leave the broken "
+            "cases out with prepare.skip_broken=true"
+        )
+        raise InputError(message)
+    if left == 0:
+        message = f"no case is left to train on, see {cache / PROBLEMS}"
+        raise InputError(message)
+
+
+def _is_current(task: PrepareTask) -> bool:
+    """Tell whether a case is cached from the same files; refresh its scores if it is."""
+    path = task.folder / task.case.name / META
+    try:
+        meta = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    if meta.get("origin") != task.origin():
+        return False
+    scores = _plain_scores(task.case)
+    if meta["scores"] != scores:
+        meta["scores"] = scores
+        write_whole(path, json.dumps(meta, indent=1) + "\n")
+    return True
+
+
+def _prepare_case(task: PrepareTask) -> list[Problem]:
+    """Write the arrays of one case: all of them, or none."""
+    loaded, problems = load_case(task.case, task.lobe_scheme)
+    final = task.folder / task.case.name
+    if loaded is None:
+        shutil.rmtree(final, ignore_errors=True)
+        return problems
+    part = task.folder / f".{task.case.name}.part"
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir()
+    cached = CachedCase(task.case.name, part, validation=False)
+    regression_grid, boxes = _save_regression(cached, loaded, task)
+    segmentation_grid = _save_segmentation(cached, loaded, task.segmentation_spacing)
+    meta = {
+        "origin": task.origin(),
+        "scores": _plain_scores(task.case),
+        "boxes": boxes,
+        "lobes_estimated": loaded.estimated,
+        "grids": {
+            "regression": plain_grid(regression_grid),
+            "segmentation": plain_grid(segmentation_grid),
+        },
+    }
+    write_whole(part / META, json.dumps(meta, indent=1) + "\n")
+    shutil.rmtree(final, ignore_errors=True)
+    part.rename(final)
+    return problems
+
+
+def _save_regression(
+    cached: CachedCase, loaded: LoadedCase, task: PrepareTask
+) -> tuple[sitk.Image, dict[str, list[list[int]]]]:
+    """Write the arrays on the grid of the lobe chunks; return the grid and the lobes' boxes."""
+    grid = lung_grid(loaded.lobes, task.regression_spacing)
+    ct = geometry.resample(loaded.ct, grid, fill=geometry.AIR_HU, antialias=True)
+    lobes_image = geometry.resample(loaded.lobes, grid, "nearest")
+    lobes = geometry.array(lobes_image)
+    cached.save("regression/image", window(geometry.array(ct)).astype(np.float16))
+    cached.save("regression/lobes", lobes)
+    if task.vessels:
+        found = reference_vessels(ct, sitk.Cast(lobes_image > 0, sitk.sitkUInt8))
+        cached.save("regression/vessels", geometry.array(found))
+    boxes = {
+        lobe.name: [[int(s.start), int(s.stop)] for s in box]
+        for lobe, box in lobe_boxes(lobes).items()
+    }
+    return grid, boxes
+
+
+def _save_segmentation(cached: CachedCase, loaded: LoadedCase, spacing: float) -> sitk.Image:
+    """Write the arrays on the grid of the final network; return the grid."""
+    grid = geometry.working_grid(loaded.ct, spacing)
+    ct = geometry.resample(loaded.ct, grid, fill=geometry.AIR_HU, antialias=True)
+    cached.save("segmentation/image", window(geometry.array(ct)).astype(np.float16))
+    lobes = geometry.resample(loaded.lobes, grid, "nearest")
+    cached.save("segmentation/lobes", geometry.array(lobes))
+    return grid
+
+
+def lung_grid(lobes: sitk.Image, spacing: float) -> sitk.Image:
+    """Return the working grid around the lungs, a few voxels of chest wall included."""
+    shape = sitk.LabelShapeStatisticsImageFilter()
+    shape.ComputePerimeterOff()
+    shape.Execute(sitk.Cast(lobes > 0, sitk.sitkUInt8))
+    box = shape.GetBoundingBox(1)
+    region = sitk.RegionOfInterest(lobes, box[3:], box[:3])
+    return geometry.working_grid(region, spacing, margin=MARGIN_VOXELS * spacing)
+
+
+def plain_grid(grid: sitk.Image) -> dict[str, list[float]]:
+    """Return the geometry of a working grid as plain numbers."""
+    return {
+        "size": list(grid.GetSize()),
+        "spacing": list(grid.GetSpacing()),
+        "origin": list(grid.GetOrigin()),
+    }
+
+
+def grid_image(plain: dict[str, list[float]]) -> sitk.Image:
+    """Return an empty image with the geometry that :func:`plain_grid` wrote down."""
+    grid = sitk.Image([int(n) for n in plain["size"]], sitk.sitkUInt8)
+    grid.SetSpacing(plain["spacing"])
+    grid.SetOrigin(plain["origin"])
+    return grid
+
+
+def _plain_scores(case: Case) -> dict[str, int | None]:
+    return {lobe.name: case.scores[lobe] for lobe in Lobe}
+
+
+def _stamp(path: Path) -> list[Any]:
+    """Return what changes when a file or a folder of files changes."""
+    files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
+    return [[str(f.name), f.stat().st_size, f.stat().st_mtime_ns] for f in files]

@@ -1,0 +1,78 @@
+"""Check the images of a case before anything is trained on it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import SimpleITK as sitk
+
+from DRAMLesionLib import checks, io
+from DRAMLesionLib.errors import DRAMLesionError
+from DRAMLesionLib.lobes import Lobe
+from DRAMLesionLib.lobes.schemes import to_lobes
+from Training.data import Case, Problem
+
+
+@dataclass(frozen=True)
+class LoadedCase:
+    """A case that is fit for training, and the notes about it.
+
+    Attributes:
+        ct: HU on the scan's own grid.
+        lobes: :class:`Lobe` values on the same grid.
+        estimated: Whether the lobes are the embedded estimate.
+        problems: What a user should know; none of them is fatal.
+    """
+
+    ct: sitk.Image
+    lobes: sitk.Image
+    estimated: bool
+    problems: list[Problem] = field(default_factory=list)
+
+
+def load_case(case: Case, lobe_scheme: str = "auto") -> tuple[LoadedCase | None, list[Problem]]:
+    """Read and check scan and lobes of a case.
+
+    Args:
+        case: What the data set says about it.
+        lobe_scheme: How its lobe mask numbers the lobes, see :mod:`DRAMLesionLib.lobes.schemes`.
+
+    Returns:
+        The images, or None if they cannot be used, and every problem found.
+    """
+    problems: list[Problem] = []
+    try:
+        ct, warnings = io.read_ct(case.scan)
+        warnings = [*warnings, *checks.check_ct(ct, case.scan.name)]
+        lobes, more = _lobes(case, ct, lobe_scheme)
+        warnings += more
+        warnings += checks.check_lung_extent(lobes, ct, case.scan.name)
+    except DRAMLesionError as error:
+        return None, [Problem(case.name, str(error))]
+    problems += [Problem(case.name, warning.message, fatal=False) for warning in warnings]
+    present = _present(lobes)
+    for lobe in Lobe:
+        if case.scores[lobe] is not None and lobe not in present:
+            message = f"has a score for the {lobe.full_name}, which its lobes lack: left out"
+            problems.append(Problem(case.name, message, fatal=False))
+    return LoadedCase(ct, lobes, case.lobes is None, problems), problems
+
+
+def _lobes(case: Case, ct: sitk.Image, scheme: str) -> tuple[sitk.Image, list]:
+    if case.lobes is not None:
+        given = io.read_labels(case.lobes)
+        name = f"the lobe mask of {case.name}"
+        lobes, _, warnings = checks.fit_lobes(to_lobes(given, scheme, name=name), ct, name)
+        return lobes, list(warnings)
+    # imported late: data sets that bring their lobes do without the estimate
+    from DRAMLesionLib.lobes.providers import provide_lobes
+
+    estimate = provide_lobes(ct, "embedded", None)
+    return estimate.lobes, list(estimate.warnings)
+
+
+def _present(lobes: sitk.Image) -> set[int]:
+    statistics = sitk.LabelShapeStatisticsImageFilter()
+    statistics.ComputePerimeterOff()
+    statistics.Execute(lobes)
+    return set(statistics.GetLabels())
