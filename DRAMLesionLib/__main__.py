@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -18,7 +20,7 @@ from DRAMLesionLib.errors import Cancelled, DRAMLesionError
 
 Progress = Callable[[str, float], None]
 
-SCHEMES = ("auto", "dram", "lungmask", "totalsegmentator", "rtsunet")
+SCHEMES = ("auto", "dram", "lungmask", "totalsegmentator", "totalsegmentator-v1", "rtsunet")
 PROVIDERS = ("embedded", "totalsegmentator", "lungmask")
 DEVICES = ("auto", "cpu", "cuda", "mps")
 
@@ -33,6 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit status.
     """
     options = _parser().parse_args(arguments)
+    _stop_on_terminate()
     progress = _JsonProgress() if options.json_progress else _TerminalProgress()
     try:
         message = options.command(options, progress)
@@ -243,6 +246,12 @@ class _TerminalProgress:
         if self._shown:
             sys.stderr.write("\r\x1b[K")
             sys.stderr.flush()
+
+
+def _stop_on_terminate() -> None:
+    """Let SIGTERM, by which the Slicer module cancels a run, clean up as Ctrl-C does."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 def _minutes(seconds: float) -> str:

@@ -7,13 +7,15 @@ same one that pydensecrf uses, in the same float32 arithmetic. The lattice is a 
 the Gaussian, so a finer filter would be nearer to the formula and further from the reference:
 mean-field feeds every small difference back, and where the evidence is weak whole regions flip.
 
-What a volume is makes the lattice cheap. The features fill a box, so a vertex is found by arithmetic
-in a table over that box and not by hashing; the marginals sum to one, so the last class needs no
-filtering of its own; and all the rest is gather and scatter-add, the same on a CPU and a GPU.
+What a volume is makes the lattice cheap. The features fill a box, so a vertex is found by
+arithmetic in a table over that box and not by hashing; the marginals sum to one, so the last class
+needs no filtering of its own; and all the rest is gather and scatter-add, the same on a CPU and a
+GPU.
 """
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -95,7 +97,7 @@ class DenseCRF:
             volumes.append(_mean_field(p, kernels, self.config.iterations))
         return torch.stack(volumes)
 
-    def _kernels(self, image: Tensor, dtype: torch.dtype) -> list[_Kernel]:
+    def _kernels(self, image: Tensor, dtype: torch.dtype) -> tuple[_Kernel, _Kernel]:
         config = self.config
         position = [torch.arange(n, dtype=torch.float32, device=image.device) for n in image.shape]
         key = (image.shape, image.device, dtype)
@@ -104,7 +106,7 @@ class DenseCRF:
             self._spatial = key, _Kernel(_Features(axes), config.spatial_weight, dtype)
         axes = [axis / config.bilateral_sigma for axis in position]
         bilateral = _Features(axes, image / config.bilateral_intensity_sigma)
-        return [self._spatial[1], _Kernel(bilateral, config.bilateral_weight, dtype)]
+        return self._spatial[1], _Kernel(bilateral, config.bilateral_weight, dtype)
 
 
 def dense_crf(
@@ -158,17 +160,18 @@ def _check(probability: Tensor, image: Tensor) -> None:
         raise InputError(message)
 
 
-def _mean_field(probability: Tensor, kernels: list[_Kernel], iterations: int) -> Tensor:
+def _mean_field(probability: Tensor, kernels: tuple[_Kernel, _Kernel], iterations: int) -> Tensor:
     """Run mean-field inference on one (classes, k, j, i) volume."""
     dtype = torch.promote_types(probability.dtype, torch.float32)
     log_unary = probability.flatten(1).to(dtype).clamp_min(MIN_PROBABILITY).log()
     marginals = torch.softmax(log_unary, 0)
-    total = torch.stack([kernel.of_ones for kernel in kernels]).sum(0)
+    spatial, bilateral = kernels
+    total = spatial.of_ones + bilateral.of_ones
     for _ in range(iterations):
-        # Q sums to one over the classes, hence so do the messages to the filtered ones
-        messages = [torch.stack([kernel(q) for kernel in kernels]).sum(0) for q in marginals[:-1]]
-        last = total - torch.stack(messages).sum(0)
-        marginals = torch.softmax(log_unary + torch.stack([*messages, last]), 0)
+        messages = [spatial(q) + bilateral(q) for q in marginals[:-1]]
+        # Q sums to one over the classes, hence the messages sum to the filtered ones
+        messages.append(functools.reduce(torch.sub, messages, total))
+        marginals = torch.softmax(log_unary + torch.stack(messages), 0)
     return marginals.view_as(probability).to(probability.dtype)
 
 
@@ -190,12 +193,12 @@ class _Features:
                 rows.append(self.intensity[start : start + planes])
             yield torch.stack(rows).flatten(1)
 
-    def range(self) -> tuple[list[float], list[float]]:
+    def ends(self) -> tuple[list[float], list[float]]:
         """Return the lowest and the highest value of each feature."""
-        ends = [(axis[0], axis[-1]) for axis in self.axes]
+        pairs = [(axis[0], axis[-1]) for axis in self.axes]
         if self.intensity is not None:
-            ends.append((self.intensity.min(), self.intensity.max()))
-        low, high = torch.stack([torch.stack(end) for end in ends]).T.tolist()
+            pairs.append((self.intensity.min(), self.intensity.max()))
+        low, high = torch.stack([torch.stack(pair) for pair in pairs]).T.tolist()
         return low, high
 
 
@@ -231,7 +234,7 @@ class _Lattice:
     """
 
     def __init__(self, features: _Features, dtype: torch.dtype) -> None:
-        table = _VertexTable(*features.range())
+        table = _VertexTable(*features.ends())
         size = _BLOCK_VOXELS.get(features.axes[0].device.type, 1 << 20)
         # half of the scale of the whole filter goes to each of its ends
         scale = 1.0 / math.sqrt(1.0 + 2.0 ** -(table.step - 1))
@@ -265,8 +268,8 @@ class _Lattice:
 class _VertexTable:
     """Lattice coordinates of features, and their numbering by arithmetic.
 
-    The lattice lives in d + 1 coordinates that sum to zero, of which d suffice. All coordinates of a
-    vertex leave the same remainder modulo d + 1 (Adams et al., p. 4), so that a vertex is d cells
+    The lattice lives in d + 1 coordinates that sum to zero, of which d suffice. All coordinates of
+    a vertex leave the same remainder modulo d + 1 (Adams et al., p. 4), so that a vertex is d cells
     plus one remainder, and these index a table over the box that the features fill.
     """
 
@@ -338,9 +341,9 @@ class _VertexTable:
     def _places(self, cell: Tensor, order: Tensor) -> Tensor:
         cell = cell.int()
         place = torch.empty_like(cell)
-        place[0] = -sum(a * b for a, b in zip(self.first, self.stride, strict=True))
+        place[0] = 0
         for n, stride in enumerate(self.stride):
-            place[0].add_(cell[n], alpha=stride)
+            place[0].add_(cell[n] - self.first[n], alpha=stride)
         # the next vertex has the next remainder, and one coordinate wraps to the cell below
         change = torch.tensor([*self.stride, 0], dtype=torch.int32, device=cell.device) - 1
         change = torch.empty_like(cell).scatter_(0, order, change[:, None].expand_as(cell))
@@ -409,9 +412,7 @@ def _pydensecrf(probability: Tensor, image: Tensor, config: CRFConfig) -> Tensor
         import pydensecrf.densecrf as reference
         from pydensecrf.utils import create_pairwise_bilateral, create_pairwise_gaussian
     except ImportError as error:
-        message = (
-            "the reference CRF needs the package pydensecrf2: install dramlesion[crf-reference]"
-        )
+        message = "the reference CRF needs pydensecrf2: pip install dramlesion[crf-reference]"
         raise MissingDependencyError(message) from error
     classes, shape = len(probability), tuple(image.shape)
     unary = -probability.detach().float().clamp_min(MIN_PROBABILITY).log().flatten(1)

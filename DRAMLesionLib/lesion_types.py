@@ -49,14 +49,19 @@ class TypeConfig:
             weight N, the last with weight 1.
         min_sd_hu: Standard deviations count as at least this. Without it a component of a few
             equal voxels would be infinitely far from everything.
-        minor_share: A reference component holding both ground glass and consolidation is mixed
-            where the lesser makes up at least this share of it.
+        ground_glass_share: A reference component is ground glass where at least this share of its
+            voxels is.
+        consolidation_share: And consolidation where at least this share is; less, since lung mixes
+            into the rim of every consolidation. All others are mixed.
+        dense_hu: From here on a voxel is consolidation, where nobody has said what it is.
     """
 
     shortlist: int = 10
     voters: int = 5
     min_sd_hu: float = 20.0
-    minor_share: float = 0.2
+    ground_glass_share: float = 0.85
+    consolidation_share: float = 0.6
+    dense_hu: float = -300.0
 
 
 @dataclass(frozen=True)
@@ -250,17 +255,16 @@ def reference_rows(
     ct: sitk.Image,
     types: sitk.Image,
     exclude: sitk.Image | None = None,
-    min_volume_ml: float = 0.0,
     config: TypeConfig | None = None,
 ) -> list[tuple[float, float, float, int]]:
     """Return rows for a reference table from a CT whose lesions are known voxel by voxel.
 
     Args:
         ct: CT in HU.
-        types: :class:`LesionType` map on the same grid, 0 where there is no lesion.
+        types: :class:`LesionType` map on the same grid, 0 where there is no lesion; by hand or
+            from :func:`types_by_density`.
         exclude: Vessels, as for :func:`classify_lesions`.
-        min_volume_ml: Smaller components are left out.
-        config: Says how much of a second type makes a component mixed.
+        config: Says which shares make a component ground glass, consolidation or mixed.
 
     Returns:
         One (volume in ml, mean HU, sd of HU, type) for each connected component.
@@ -275,23 +279,40 @@ def reference_rows(
         msg = f"a map of lesion types holds 0 to {max(LesionType)}, not {kinds.min()}–{kinds.max()}"
         raise InputError(msg)
     count = len(found.volume_ml)
-    cells = np.bincount(found.labels.ravel() * 4 + kinds.ravel().astype(np.int64))
-    cells = np.pad(cells, (0, (count + 1) * 4 - len(cells))).reshape(-1, 4)[1:]
-    rows = []
-    for place, cell in enumerate(cells):
-        if found.volume_ml[place] >= min_volume_ml:
-            statistics = found.volume_ml[place], found.mean_hu[place], found.sd_hu[place]
-            rows.append((*map(float, statistics), int(_type_of(cell, config.minor_share))))
-    return rows
+    width = max(LesionType) + 1
+    cells = found.labels.ravel() * width + kinds.ravel().astype(np.int64)
+    voxels = np.bincount(cells, minlength=(count + 1) * width).reshape(-1, width)[1:]
+    return [
+        (float(volume), float(mean), float(sd), int(_type_of(cell, config)))
+        for volume, mean, sd, cell in zip(
+            found.volume_ml, found.mean_hu, found.sd_hu, voxels, strict=True
+        )
+    ]
 
 
-def _type_of(voxels: np.ndarray, minor_share: float) -> LesionType:
+def types_by_density(
+    ct: sitk.Image, lesions: sitk.Image, config: TypeConfig | None = None
+) -> sitk.Image:
+    """Return ground glass and consolidation voxel by voxel, told apart by the HU around them.
+
+    For reference lesions of which only the outline is known.
+    """
+    config = config or TypeConfig()
+    hu = sitk.Cast(ct, sitk.sitkFloat32)
+    # the mean of 3 x 3 x 3 voxels, so that noise does not make ground glass look mixed
+    dense = sitk.BoxMean(hu, (1, 1, 1)) >= config.dense_hu
+    inside = lesions != 0
+    return sitk.Cast(inside, sitk.sitkUInt8) + sitk.Cast(inside & dense, sitk.sitkUInt8)
+
+
+def _type_of(voxels: np.ndarray, config: TypeConfig) -> LesionType:
     """Return the type of a component from its voxels (4,) of no type, 1, 2 and 3."""
     share = voxels / voxels.sum()
-    lesser = min(share[LesionType.GROUND_GLASS], share[LesionType.CONSOLIDATION])
-    if lesser >= minor_share:
-        return LesionType.MIXED
-    return LesionType(int(np.argmax(share[1:])) + 1)
+    if share[LesionType.GROUND_GLASS] >= config.ground_glass_share:
+        return LesionType.GROUND_GLASS
+    if share[LesionType.CONSOLIDATION] >= config.consolidation_share:
+        return LesionType.CONSOLIDATION
+    return LesionType.MIXED
 
 
 def _vote(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import datetime
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
@@ -138,6 +138,7 @@ class LesionPipeline:
         cancel: Cancel | None = None,
         *,
         lobe_scheme: str = "auto",
+        lobe_names: Mapping[int, str] | None = None,
         name: str = "the CT",
         warnings: Sequence[ScanWarning] = (),
     ) -> LesionResult:
@@ -149,6 +150,7 @@ class LesionPipeline:
             progress: See :data:`Progress`.
             cancel: See :data:`Cancel`.
             lobe_scheme: How ``lobes`` numbers the lobes, see :mod:`DRAMLesionLib.lobes.schemes`.
+            lobe_names: Names of the labels of ``lobes`` where the file had some.
             name: What to call the CT in messages.
             warnings: What reading the CT has found already; they go on into the report.
 
@@ -160,8 +162,9 @@ class LesionPipeline:
         found = list(warnings)
         with clock.stage("check"):
             found += checks.check_ct(ct, name)
+        given = None if lobes is None else to_lobes(lobes, lobe_scheme, lobe_names)
         with clock.stage("lobes"):
-            lungs = self._find_lobes(ct, lobes, lobe_scheme, name, clock)
+            lungs = self._find_lobes(ct, given, name, clock)
             found += lungs.warnings
         with clock.stage("vessels"):
             grid = _lung_grid(ct, lungs.lobes, self.dram_config.chunk.spacing)
@@ -194,16 +197,16 @@ class LesionPipeline:
         return network.to(self.device), card
 
     def _find_lobes(
-        self, ct: sitk.Image, given: sitk.Image | None, scheme: str, name: str, clock: _Clock
+        self, ct: sitk.Image, given: sitk.Image | None, name: str, clock: _Clock
     ) -> _Lobes:
         if given is not None:
-            lobes, reasons, warnings = checks.fit_lobes(to_lobes(given, scheme), ct)
+            lobes, reasons, warnings = checks.fit_lobes(given, ct)
             result = _Lobes(lobes, "given", reasons, None, warnings)
         else:
             estimate = provide_lobes(ct, self.lobe_provider, clock.tick)
             source = "estimated" if self.lobe_provider == "embedded" else self.lobe_provider
             result = _Lobes(
-                estimate.lobes, source, {}, estimate.confidence, list(estimate.warnings)
+                estimate.lobes, source, {}, estimate.confidence or None, list(estimate.warnings)
             )
         result.warnings.extend(checks.check_lung_extent(result.lobes, ct, name))
         return result
@@ -212,9 +215,15 @@ class LesionPipeline:
         lungs = sitk.Cast(lobes > 0, sitk.sitkUInt8)
         if self._vessels is None:
             return vessels.reference_vessels(ct, lungs, progress=clock.tick)
-        return vessels.predict_vessels(
-            self._vessels, ct, lungs, device=self.device, progress=clock.tick
+        network = self._vessels
+        _, mask = vessels.predict_vessels(
+            lambda image: network(image).logits,
+            ct,
+            lungs,
+            device=self.device,
+            progress=clock.tick,
         )
+        return mask
 
     def _segment(
         self, ct: sitk.Image, lobes: sitk.Image, clock: _Clock

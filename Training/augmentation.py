@@ -29,7 +29,7 @@ def draw_flips(rng: np.random.Generator, axes: tuple[str, ...]) -> list[int]:
 
 
 def draw_factor(rng: np.random.Generator, jitter: float) -> float:
-    """Draw a scale factor between ``1 / (1 + jitter)`` and ``1 + jitter``, even in its logarithm."""
+    """Draw a factor between ``1 / (1 + jitter)`` and ``1 + jitter``, even in its logarithm."""
     return float((1.0 + jitter) ** rng.uniform(-1.0, 1.0))
 
 
@@ -66,9 +66,7 @@ def draw_affine(
     axis /= max(float(np.linalg.norm(axis)), 1e-12)
     angle = np.deg2rad(rng.uniform(-rotation, rotation))
     # Rodrigues' formula
-    cross = np.array(
-        [[0.0, -axis[2], axis[1]], [axis[2], 0.0, -axis[0]], [-axis[1], axis[0], 0.0]]
-    )
+    cross = np.array([[0.0, -axis[2], axis[1]], [axis[2], 0.0, -axis[0]], [-axis[1], axis[0], 0.0]])
     turn = np.eye(3) + np.sin(angle) * cross + (1.0 - np.cos(angle)) * (cross @ cross)
     magnification = np.exp(rng.uniform(*np.log(scale)))
     return (turn / magnification).astype(np.float32)

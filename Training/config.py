@@ -194,6 +194,10 @@ class SegmentationTrainingConfig:
     Attributes:
         spacing: Isotropic grid in mm.
         patch: Edge of the output patch in voxels, 4 + 8 n; the input is 88 voxels larger.
+        padding: ``valid`` as in the paper; ``zero`` trains on cubes of ``patch + 4`` voxels with
+            zero padding, at a tenth of the cost for as many labelled voxels.
+        border: With ``zero``, outer voxels of the patch that do not count.
+        start: ``scratch`` as in the paper, or the trained layers of the ``regression``.
         base_channels: Width of the U-Net; the paper: 32.
         prior: Share of vessel and of lesion that the untrained network starts with.
         beta: Trust in the pseudo-labels, see :func:`Training.losses.bootstrapping_loss`.
@@ -208,6 +212,9 @@ class SegmentationTrainingConfig:
 
     spacing: float = 1.5
     patch: int = 44
+    padding: Literal["valid", "zero"] = "valid"
+    border: int = 6
+    start: Literal["scratch", "regression"] = "scratch"
     base_channels: int = 8
     prior: float = 0.1
     beta: float = 0.8

@@ -231,9 +231,7 @@ class _Run:
             self._write("validation", self.experiment.validate(self.bare, self.fabric.device))
         if _is_due(self.step, self.loop.pictures_every, last) and self.log is not None:
             self.bare.eval()
-            self.log.pictures(
-                self.step, self.experiment.pictures(self.bare, self.fabric.device)
-            )
+            self.log.pictures(self.step, self.experiment.pictures(self.bare, self.fabric.device))
         if _is_due(self.step, self.loop.checkpoint_every, last):
             self._save()
 

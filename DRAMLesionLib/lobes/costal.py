@@ -12,14 +12,17 @@ Three steps, each for a kind of opacity that a threshold leaves out:
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import SimpleITK as sitk
 from scipy import ndimage
+from skimage.morphology import convex_hull_image
 
 LEFT, RIGHT = 1, 2
 CLOSING_MM = 10.0
 CHORD_MM = 70.0
-SOFT_HU = -150.0
+AERATED_HU = -400.0
 FAT_HU = (-130.0, -40.0)
 BONE_HU = 200.0
 ANGLES = 120
@@ -31,8 +34,17 @@ RIBS = {LEFT: (-20.0, 130.0), RIGHT: (-60.0, 130.0)}
 """Angles that face the ribs alone: 0 lateral, 90 posterior."""
 MIRRORED = 0.95
 """What the mirrored outline of the other lung counts for: no two sides are quite alike."""
-CORE = 0.4
+DENT_MM = 7.0
+BULGE = 1.1
+CORE = 0.6
 """Where a ray meets no lung at all, only what lies further out than this share is filled in."""
+WALL_FROM = 0.75
+"""Ribs are sought beyond this share of the closed outline,"""
+FAT_FROM = 0.9
+"""and fat beyond this: ground glass in consolidation may be as dense."""
+SPINE_MM = 30.0
+"""Half the width of the strip in the middle that holds the spine."""
+RIB_GAP_MM = 36.0
 BELOW_MM = 60.0
 
 
@@ -57,11 +69,13 @@ def close_lungs(
             closed = _close(own, CLOSING_MM / spacing) & (sides != 3 - side)
             whole[side] = closed | _between(own, hu, spacing)
     axes = _axes(whole)
+    smooth = ndimage.uniform_filter(hu, 3)
+    bone = (smooth > BONE_HU) & ~_inside_thorax(whole, spacing)
     outlines = {side: Outline(m, side, axes[side], spacing) for side, m in whole.items()}
     result = np.zeros_like(sides)
     for side, mask in whole.items():
-        dents = outlines[side].dents(hu, outlines.get(3 - side))
-        filled = ndimage.binary_closing(mask | (dents & (sides == 0)), iterations=2) | mask
+        dents = outlines[side].dents(smooth, bone, outlines.get(3 - side))
+        filled = _smoothed(ndimage.binary_closing, mask | (dents & (sides == 0)), 2) | mask
         filled &= sides != 3 - side
         result[filled & (result == 0) & ~airways] = side
     keep = sides > 0
@@ -90,13 +104,19 @@ def _close(mask: np.ndarray, radius: float) -> np.ndarray:
     return result
 
 
+def _smoothed(operation: Callable[..., np.ndarray], mask: np.ndarray, steps: int) -> np.ndarray:
+    """Open or close ``mask`` as if the first and last slice went on beyond the scan."""
+    padded = np.pad(mask, ((steps, steps), (0, 0), (0, 0)), mode="edge")
+    return operation(padded, iterations=steps)[steps:-steps]
+
+
 def _between(mask: np.ndarray, hu: np.ndarray, spacing: float) -> np.ndarray:
     """Return dense voxels with ``mask`` not far away along each axis in both directions."""
-    result = (hu > SOFT_HU - 250.0) & ~mask
+    result = (hu > AERATED_HU) & ~mask
     for axis in range(3):
         result &= _chord(mask, axis) <= CHORD_MM / spacing
     share = ndimage.uniform_filter((result | mask).astype(np.float32), 7)
-    return ndimage.binary_opening(result & (share > 0.5), iterations=1)
+    return _smoothed(ndimage.binary_opening, result & (share > 0.5), 1)
 
 
 def _chord(mask: np.ndarray, axis: int) -> np.ndarray:
@@ -131,6 +151,30 @@ def _axes(whole: dict[int, np.ndarray]) -> dict[int, tuple[float, float]]:
     return {LEFT: (row, float(middle + aside)), RIGHT: (row, float(middle - aside))}
 
 
+def _inside_thorax(whole: dict[int, np.ndarray], spacing: float) -> np.ndarray:
+    """Return where dense voxels are contrast in heart and vessels: between the lungs.
+
+    The spine bulges into that region and is left out.
+    """
+    lungs = np.any(list(whole.values()), axis=0)
+    used = np.flatnonzero(lungs.any(axis=(0, 1)))
+    columns = used[0] + used[-1] - np.arange(lungs.shape[2])
+    # either lung mirrored, so that a side full of consolidation has its share
+    mirrored = lungs[:, :, np.clip(columns, 0, lungs.shape[2] - 1)]
+    result = _hulls(lungs, 6.0 / spacing) | _hulls(lungs | mirrored, 15.0 / spacing)
+    beside = np.abs(np.arange(len(columns)) - columns) * spacing > 2.0 * SPINE_MM
+    return result & beside
+
+
+def _hulls(mask: np.ndarray, margin: float) -> np.ndarray:
+    """Return the convex hull of each slice of ``mask``, less a margin in voxels."""
+    result = np.zeros_like(mask)
+    for k in np.flatnonzero(mask.any(axis=(1, 2))):
+        result[k] = convex_hull_image(mask[k])
+    in_plane = ndimage.generate_binary_structure(2, 1)[None]
+    return ndimage.binary_erosion(result, in_plane, iterations=round(margin))
+
+
 class Outline:
     """The outer surface of one lung: its radius about the lung's axis, over height and angle."""
 
@@ -148,17 +192,26 @@ class Outline:
         self._bin = np.floor((turn + 180.0) / 360.0 * ANGLES).astype(np.intp) % ANGLES
         self.reach = self._extreme(mask, np.maximum, 0.0)
 
-    def dents(self, hu: np.ndarray, other: Outline | None) -> np.ndarray:
-        """Return the soft tissue between the lung and its closed outline."""
+    def dents(self, smooth: np.ndarray, bone: np.ndarray, other: Outline | None) -> np.ndarray:
+        """Return what lies between the lung and its closed outline.
+
+        Args:
+            smooth: HU, (k, j, i), without most of the noise.
+            bone: Ribs and spine.
+            other: Outline of the other lung, if there is one.
+        """
         closed = self._closed(other)
-        ribs, fat = self._walls(hu)
-        limit = np.minimum(np.minimum(ribs, fat) - 1.0, closed)
-        grown = limit > self.reach + 2.0
+        ribs, fat = self._walls(smooth, bone, closed)
+        wall = np.minimum(ribs, fat) - 1.0
+        grown = np.minimum(wall, closed) > self.reach + DENT_MM / self._spacing
+        # between the flanks of a dent the wall bulges out a little more than they do
+        limit = np.minimum(wall, BULGE * closed)
         limit = np.where(grown, ndimage.median_filter(limit, 3, mode="nearest"), 0.0)
         inner = np.where(self.reach > 0, self.reach, CORE * limit)
         outside = self._radius > inner[:, self._bin]
-        found = outside & (self._radius <= limit[:, self._bin]) & (hu > SOFT_HU) & (hu < BONE_HU)
-        return ndimage.binary_opening(found, iterations=2)
+        return _smoothed(
+            ndimage.binary_opening, outside & (self._radius <= limit[:, self._bin]), 2
+        )
 
     def _extreme(self, mask: np.ndarray, choose: np.ufunc, empty: float) -> np.ndarray:
         """Return the least or greatest radius of ``mask`` in each slice and angle."""
@@ -206,15 +259,19 @@ class Outline:
         above = ndimage.grey_closing(stacked, (2 * height + 1, 1))[2 * height : -2 * height]
         return np.where(reach > 0, np.maximum(around, above), np.minimum(around, above))
 
-    def _walls(self, hu: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def _walls(
+        self, smooth: np.ndarray, bone: np.ndarray, closed: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Return the radius of the inner side of the ribs, and of fat outside the lung."""
-        smooth = ndimage.uniform_filter(hu, 3)
-        beyond = self._radius > self.reach[:, self._bin] + 1.0
-        bone = self._extreme(beyond & (smooth > BONE_HU), np.minimum, 999.0)
-        gap = 2 * round(36.0 / self._spacing / 2.0) + 1
-        ribs = ndimage.minimum_filter(bone, (gap, 5), mode=("nearest", "wrap"))
-        is_fat = beyond & (smooth > FAT_HU[0]) & (smooth < FAT_HU[1])
+        start = np.maximum(self.reach + 1.0, WALL_FROM * closed)
+        gap = 2 * round(RIB_GAP_MM / self._spacing / 2.0) + 1
+        ribs = ndimage.minimum_filter(
+            self._extreme(bone & (self._radius > start[:, self._bin]), np.minimum, np.inf),
+            (gap, 5),
+            mode=("nearest", "wrap"),
+        )
         # partial volume at the lung's own border looks like fat
-        is_fat &= self._radius > self.reach[:, self._bin] + 4.0
-        fat = self._extreme(is_fat, np.minimum, 999.0)
-        return ribs, ndimage.median_filter(fat, 5, mode="nearest")
+        start = np.maximum(self.reach + 4.0, FAT_FROM * closed)
+        fat = (smooth > FAT_HU[0]) & (smooth < FAT_HU[1]) & (self._radius > start[:, self._bin])
+        depth = self._extreme(fat, np.minimum, 999.0)
+        return ribs, ndimage.median_filter(depth, 5, mode="nearest")

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 OFFSETS: tuple[tuple[int, int, int], ...] = tuple(
     (k, j, i)
@@ -16,6 +19,15 @@ OFFSETS: tuple[tuple[int, int, int], ...] = tuple(
 )
 """The 19 positions of a 3x3x3 window with connectivity 2, the centre included, as (k, j, i)."""
 
+_BLOCK_VOXELS = {"cpu": 1 << 14, "cuda": 1 << 22}
+# on a CPU, the intermediate results of one block stay in the cache
+
+_BARRED = -1e30
+# the score of a neighbour outside; unlike -inf it breeds no NaN
+
+_LEAST = -40.0
+# exp() of less is nothing beside 1, and takes ten times as long where it is denormal
+
 
 class LocalAttention(nn.Module):
     """Revise a map by the affinities of its voxels' low-level features.
@@ -23,7 +35,7 @@ class LocalAttention(nn.Module):
     ``y_i + r(sum_j a_ij g(y_j))``, a_ij the softmax over the 19 neighbours j of
     ``(W_theta x_i)^T (W_phi x_j)``, x the features reduced to a few channels. Only neighbours
     inside the volume count. The map is a logit, so that the revised one stays a probability after
-    the sigmoid. r starts at 0: the untrained module changes nothing.
+    the sigmoid. r starts at 0: the untrained module changes nothing, and r is the first to learn.
 
     Args:
         feature_channels: Channels of the features, the image included.
@@ -50,14 +62,16 @@ class LocalAttention(nn.Module):
             Revised logit like ``y``.
         """
         x = self.reduce(features.detach())
-        return y + self.r(local_attention(self.theta(x), self.phi(x), self.g(y)))
+        # g is linear and pointwise, so it may as well follow the sum: one channel instead of eight
+        return y + self.r(self.g(local_attention(self.theta(x), self.phi(x), y)))
 
 
 def local_attention(theta: Tensor, phi: Tensor, value: Tensor) -> Tensor:
     """Return ``sum_j softmax_j(theta_i . phi_j) value_j`` over each voxel's 19 neighbours.
 
-    Walks over the neighbours one by one, forwards and backwards, instead of gathering them: the
-    largest intermediate has one channel for each neighbour.
+    Walks over the volume in blocks and over the neighbours one by one instead of gathering them.
+    Nothing larger than the arguments is made, save the 19 affinities of each voxel where a gradient
+    will want them.
 
     Args:
         theta: (batch, embedding, k, j, i).
@@ -65,61 +79,127 @@ def local_attention(theta: Tensor, phi: Tensor, value: Tensor) -> Tensor:
         value: (batch, channels, k, j, i).
 
     Returns:
-        Like ``value``.
+        Like ``value``, in the widest of the three dtypes, at least float32.
     """
-    return _LocalAttention.apply(theta, phi, value)
+    dtype = torch.float32
+    for x in (theta, phi, value):
+        dtype = torch.promote_types(dtype, x.dtype)
+    arguments = theta.to(dtype), phi.to(dtype), value.to(dtype)
+    keep = torch.is_grad_enabled() and any(x.requires_grad for x in arguments)
+    return _LocalAttention.apply(*arguments, keep)
 
 
 class _LocalAttention(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, theta: Tensor, phi: Tensor, value: Tensor) -> Tensor:
-        affinity = _affinities(theta, phi)
-        ctx.save_for_backward(theta, phi, value, affinity)
-        result = torch.zeros_like(value)
-        for n, (here, there) in enumerate(_shifts(theta)):
-            result[here] += affinity[:, n : n + 1][here] * value[there]
-        return result
+    def forward(ctx: Any, theta: Tensor, phi: Tensor, value: Tensor, keep: bool) -> Tensor:
+        queries, keys, values = _queries(theta), _keys(phi), _flat(value)
+        shifts = _shifts(value)
+        kept = values.new_empty((len(shifts), values.shape[1] if keep else 0))
+        result = torch.zeros_like(values)
+        for start, stop in _blocks(value):
+            affinity = kept[:, start:stop] if keep else kept.new_empty((len(kept), stop - start))
+            _affinities(queries, keys, shifts, start, out=affinity)
+            block = result[:, start:stop]
+            for weight, shift in zip(affinity, shifts, strict=True):
+                block.addcmul_(weight, values[:, start + shift : stop + shift])
+        ctx.save_for_backward(queries, keys, values, kept)
+        return _volume(result, value)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        theta, phi, value, affinity = ctx.saved_tensors
-        shifts = _shifts(theta)
-        by_affinity = torch.zeros_like(affinity)
-        by_value = torch.zeros_like(value)
-        for n, (here, there) in enumerate(shifts):
-            by_affinity[:, n][_spatial(here)] = (gradient[here] * value[there]).sum(dim=1)
-            by_value[there] += affinity[:, n : n + 1][here] * gradient[here]
-        mean = (affinity * by_affinity).sum(dim=1, keepdim=True)
-        by_score = affinity * (by_affinity - mean)
-        by_theta, by_phi = torch.zeros_like(theta), torch.zeros_like(phi)
-        for n, (here, there) in enumerate(shifts):
-            score = by_score[:, n : n + 1][here]
-            by_theta[here] += score * phi[there]
-            by_phi[there] += score * theta[here]
-        return by_theta, by_phi, by_value
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
+        queries, keys, values, affinities = ctx.saved_tensors
+        gradients = _flat(gradient)
+        by_query, by_key = torch.zeros_like(queries[:-1]), torch.zeros_like(keys[:-1])
+        by_value = torch.zeros_like(values)
+        shifts = _shifts(gradient)
+        for start, stop in _blocks(gradient):
+            affinity, received = affinities[:, start:stop], gradients[:, start:stop]
+            by_affinity = received.new_empty(affinity.shape)
+            for n, shift in enumerate(shifts):
+                there = slice(start + shift, stop + shift)
+                torch.sum(received * values[:, there], 0, out=by_affinity[n])
+                by_value[:, there].addcmul_(affinity[n], received)
+            mean = (affinity * by_affinity).sum(0)
+            by_score = by_affinity.sub_(mean).mul_(affinity)
+            query, query_gradient = queries[:-1, start:stop], by_query[:, start:stop]
+            for score, shift in zip(by_score, shifts, strict=True):
+                there = slice(start + shift, stop + shift)
+                query_gradient.addcmul_(score, keys[:-1, there])
+                by_key[:, there].addcmul_(score, query)
+        volumes = [_volume(x, gradient) for x in (by_query, by_key, by_value)]
+        return volumes[0], volumes[1], volumes[2], None
 
 
-def _affinities(theta: Tensor, phi: Tensor) -> Tensor:
-    """Return (batch, 19, k, j, i) affinities that add up to 1; 0 for neighbours outside."""
-    batch, _, *size = theta.shape
-    scores = theta.new_full((batch, len(OFFSETS), *size), -torch.inf)
-    for n, (here, there) in enumerate(_shifts(theta)):
-        scores[:, n][_spatial(here)] = (theta[here] * phi[there]).sum(dim=1)
-    return torch.softmax(scores, dim=1)
+def _affinities(
+    queries: Tensor, keys: Tensor, shifts: list[int], start: int, *, out: Tensor
+) -> None:
+    """Write the affinities of a block, (19, voxels); over the neighbours they add up to 1."""
+    stop = start + out.shape[1]
+    query = queries[:, start:stop]
+    products = torch.empty_like(query)
+    for n, shift in enumerate(shifts):
+        torch.mul(query, keys[:, start + shift : stop + shift], out=products)
+        torch.sum(products, 0, out=out[n])
+    # torch.softmax over the first of two dimensions takes three times as long
+    out.sub_(out.amax(0)).clamp_min_(_LEAST).exp_()
+    out.div_(out.sum(0))
 
 
-def _shifts(x: Tensor) -> list[tuple[tuple[slice, ...], tuple[slice, ...]]]:
-    """Return for each offset the voxels that have that neighbour, and the neighbours."""
-    pairs = []
-    for offset in OFFSETS:
-        spans = list(zip(offset, x.shape[2:], strict=True))
-        here = [slice(max(0, -o), n - max(0, o)) for o, n in spans]
-        there = [slice(max(0, o), n - max(0, -o)) for o, n in spans]
-        whole = (slice(None), slice(None))
-        pairs.append(((*whole, *here), (*whole, *there)))
-    return pairs
+def _queries(theta: Tensor) -> Tensor:
+    """Flatten theta and append a channel of ones, which meets the bar of :func:`_keys`."""
+    flat = _flat(theta, extra=1)
+    flat[-1] = 1.0
+    return flat
 
 
-def _spatial(index: tuple[slice, ...]) -> tuple[slice, ...]:
-    """Drop the channel from an index, for a tensor (batch, k, j, i)."""
-    return (index[0], *index[2:])
+def _keys(phi: Tensor) -> Tensor:
+    """Flatten phi and append a channel that is 0 inside the volume and bars what is outside."""
+    flat = _flat(phi, extra=1)
+    flat[-1] = _BARRED
+    _inside(flat, phi)[-1] = 0.0
+    return flat
+
+
+def _flat(x: Tensor, extra: int = 0) -> Tensor:
+    """Return (batch, channels, k, j, i) with a border of zeros as (channels, all voxels).
+
+    With the border in place each neighbour is one constant distance away for every voxel, so that
+    all work is on contiguous runs.
+
+    Args:
+        x: The volume.
+        extra: Channels to append.
+    """
+    batch, channels, *size = x.shape
+    voxels = batch * math.prod(n + 2 for n in size)
+    flat = x.new_zeros((channels + extra, voxels))
+    _inside(flat, x)[:channels] = x.movedim(1, 0)
+    return flat
+
+
+def _volume(flat: Tensor, like: Tensor) -> Tensor:
+    """Undo :func:`_flat`."""
+    return _inside(flat, like).movedim(0, 1).contiguous()
+
+
+def _inside(flat: Tensor, like: Tensor) -> Tensor:
+    """View the flat form as (channels, batch, k, j, i), without the border."""
+    batch, _, *size = like.shape
+    return flat.view(-1, batch, *(n + 2 for n in size))[:, :, 1:-1, 1:-1, 1:-1]
+
+
+def _shifts(x: Tensor) -> list[int]:
+    """Return the distances to the neighbours in the flat form."""
+    row = x.shape[4] + 2
+    plane = row * (x.shape[3] + 2)
+    return [k * plane + j * row + i for k, j, i in OFFSETS]
+
+
+def _blocks(x: Tensor) -> Iterator[tuple[int, int]]:
+    """Yield (start, stop) in the flat form; together they cover every voxel inside the border."""
+    margin = max(_shifts(x))
+    end = x.shape[0] * (x.shape[2] + 2) * (x.shape[3] + 2) * (x.shape[4] + 2) - margin
+    size = _BLOCK_VOXELS.get(x.device.type, 1 << 18)
+    for start in range(margin, end, size):
+        yield start, min(start + size, end)

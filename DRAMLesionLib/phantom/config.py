@@ -42,7 +42,7 @@ class PhantomConfig:
     lung_hu: tuple[float, float] = (-895.0, -845.0)
     gradient_hu: tuple[float, float] = (15.0, 60.0)
     vessel_spacing_mm: float = 9.5
-    fissure_mm: tuple[float, float] = (0.1, 0.36)
+    fissure_mm: tuple[float, float] = (0.08, 0.3)
     emphysema_probability: float = 0.15
     nodule_probability: float = 0.3
     atelectasis_probability: float = 0.4

@@ -29,6 +29,8 @@ SCORE_CORRELATION = 0.6
 _PLEURA_STEP_MM = 4.0
 _FLUID_HU = 40.0
 _TYPE_BLEND_MM = 7.0
+_EDGE_MM = 1.8
+"""How far a scanner's blur mixes lung into the voxels around it."""
 
 
 class LesionType(IntEnum):
@@ -110,7 +112,7 @@ def draw_style(
         focus_mm=(small, small + rng.uniform(6.0, 26.0)),
         consolidation=rng.uniform(*consolidation),
         paving=rng.uniform(0.0, 1.0) if rng.random() < 0.5 else 0.0,
-        border_mm=rng.uniform(1.0, 4.0),
+        border_mm=rng.uniform(1.0, 6.0),
         ground_glass=(ground_glass, ground_glass + rng.uniform(0.05, 0.22)),
     )
 
@@ -156,13 +158,14 @@ def insert_lesions(
     fractions = {lobe: draw_fraction(streams[1], scores.get(lobe, 0)) for lobe in Lobe}
     result = ct.astype(np.float32)
     types = np.zeros(ct.shape, dtype=np.uint8)
-    box = _bounding_box(lobes)
+    box = _bounding_box(lobes, margin=3)
     if box is None or not any(fractions.values()):
         return result, types
     lumen = None if airways is None else airways[box] == 1
     part = _Insertion(lobes[box], lumen, spacing, style, streams[2:])
     excess, types[box] = part.place(fractions)
-    fill = _over_the_edge(part.fill(excess, types[box]), lobes[box], lumen)
+    rings = max(1, round(_EDGE_MM / float(np.mean(spacing))))
+    fill = _over_the_edge(part.fill(excess, types[box]), lobes[box], lumen, rings)
     vessel_part = None if vessels is None else vessels[box] > 0
     result[box] = _fill_with_fluid(result[box], fill, vessel_part, streams[5], keep_noise)
     return result, types
@@ -207,7 +210,7 @@ class _Insertion:
         types = np.zeros(field.shape, dtype=np.uint8)
         lesion = np.nonzero(excess >= 0)
         types[lesion] = self._types(foci, nodes, lesion)
-        return excess / np.float32(0.03 * self._style.border_mm), types
+        return excess / np.float32(0.04 * self._style.border_mm), types
 
     def fill(self, excess: np.ndarray, types: np.ndarray) -> np.ndarray:
         """Return the share of the air in each voxel that fluid replaces, 0..1."""
@@ -337,23 +340,33 @@ class _Insertion:
         return np.maximum(lines, 0.0)
 
 
-def _bounding_box(lobes: np.ndarray) -> tuple[slice, ...] | None:
+def _bounding_box(lobes: np.ndarray, margin: int) -> tuple[slice, ...] | None:
     if not lobes.any():
         return None
-    return ndimage.find_objects((lobes > 0).astype(np.uint8))[0]
+    box = ndimage.find_objects((lobes > 0).astype(np.uint8))[0]
+    return tuple(slice(max(part.start - margin, 0), part.stop + margin) for part in box)
 
 
-def _over_the_edge(fill: np.ndarray, lobes: np.ndarray, lumen: np.ndarray | None) -> np.ndarray:
-    """Continue the filling into the voxels next to the lobes, which hold some lung as well."""
-    edge = ndimage.binary_dilation(lobes > 0) & (lobes == 0)
-    if lumen is not None:
-        edge &= ~lumen
-    result = fill.copy()
-    for axis in range(3):
-        for shift in (-1, 1):
-            near = np.roll(fill, shift, axis=axis)
-            np.maximum(result, near, out=result, where=edge)
-    return result
+def _over_the_edge(
+    fill: np.ndarray, lobes: np.ndarray, lumen: np.ndarray | None, rings: int
+) -> np.ndarray:
+    """Continue the filling into ``rings`` voxels around the lobes, which hold some lung as well."""
+    inside = lobes > 0
+    for _ in range(rings):
+        grown = ndimage.binary_dilation(inside)
+        edge = grown & ~inside
+        if lumen is not None:
+            edge &= ~lumen
+        k, j, i = np.nonzero(edge)
+        best = np.zeros(len(k), dtype=np.float32)
+        for axis in range(3):
+            for shift in (-1, 1):
+                place = [k, j, i]
+                place[axis] = np.clip(place[axis] + shift, 0, fill.shape[axis] - 1)
+                np.maximum(best, fill[tuple(place)], out=best)
+        fill[edge] = best
+        inside = grown
+    return fill
 
 
 def _fill_with_fluid(
@@ -371,6 +384,7 @@ def _fill_with_fluid(
         hidden = vessels & (fill > 0.75) & (hu < 150.0)
         result[hidden] = fluid
     if keep_noise:
-        fine = np.clip(hu - ndimage.gaussian_filter(hu, 1.0), -45.0, 45.0)
-        result += np.where(hu < fluid, fill, 0.0) * fine
+        smooth = ndimage.gaussian_filter(hu, 1.0)
+        # at vessels and at the pleura the difference is anatomy, not noise
+        result += np.where(smooth < -700.0, fill * np.clip(hu - smooth, -60.0, 60.0), 0.0)
     return result

@@ -296,7 +296,7 @@ def _fissures(patient: Patient, nodes: Grid, wobble: _Wobble) -> dict[str, np.nd
         surface = sz * height + wobble.field(nodes, 80.0, 4.0, flat="z")
         result[f"major_{name}"] = as_distance(z - surface, nodes)
     outward = -x / sx - 50.0
-    height = -24.0 + patient.shift["minor"] + 0.06 * y / sy - 0.0022 * outward**2
+    height = -16.0 + patient.shift["minor"] + 0.06 * y / sy - 0.0022 * outward**2
     height = height - 0.0016 * (y / sy + 35.0) ** 2
     surface = sz * height + wobble.field(nodes, 80.0, 3.5, flat="z")
     result["minor"] = as_distance(z - surface, nodes)

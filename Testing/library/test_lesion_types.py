@@ -20,6 +20,7 @@ from DRAMLesionLib.lesion_types import (
     find_components,
     kl_divergence,
     reference_rows,
+    types_by_density,
     vote_types,
 )
 
@@ -253,14 +254,41 @@ def test_rows_from_a_known_scan():
     assert [row[1] for row in rows] == pytest.approx([-600.0, 0.0, -300.0])
     assert [row[2] for row in rows] == pytest.approx([0.0, 0.0, 300.0])
     assert [row[0] for row in rows] == pytest.approx([0.128] * 3)
-    assert reference_rows(image(hu), image(types), min_volume_ml=0.2) == []
 
 
-def test_small_share_of_another_type_does_not_make_it_mixed():
-    types = np.full((1, 10, 10), GGO, dtype=np.uint8)
-    types[0, 0, :] = CONS  # 10 %
+@pytest.mark.parametrize(
+    ("ground_glass", "consolidation", "expected"),
+    [
+        (100, 0, GGO),
+        (85, 15, GGO),
+        (84, 16, MIXED),
+        (41, 59, MIXED),
+        (40, 60, CONS),
+        (0, 100, CONS),
+    ],
+)
+def test_shares_decide_the_type_of_a_reference(ground_glass, consolidation, expected):
+    types = np.array([GGO] * ground_glass + [CONS] * consolidation, dtype=np.uint8)[None, None]
     rows = reference_rows(image(np.zeros(types.shape, dtype=np.int16)), image(types))
-    assert [row[3] for row in rows] == [GGO]
+    assert [row[3] for row in rows] == [expected]
+
+
+def test_mixed_voxels_make_a_mixed_reference():
+    types = np.array([GGO] * 50 + [MIXED] * 50, dtype=np.uint8)[None, None]
+    rows = reference_rows(image(np.zeros(types.shape, dtype=np.int16)), image(types))
+    assert [row[3] for row in rows] == [MIXED]
+
+
+def test_density_tells_the_types_of_voxels():
+    hu = np.full((5, 20, 9), -600, dtype=np.int16)
+    hu[:, 10:] = 0
+    hu[2, 4, 4] = 40  # noise
+    lesions = np.ones(hu.shape, dtype=np.uint8)
+    lesions[:, :, 0] = 0
+    types = sitk.GetArrayFromImage(types_by_density(image(hu), image(lesions)))
+    assert np.all(types[:, :9, 1:] == GGO)
+    assert np.all(types[:, 11:, 1:] == CONS)
+    assert not types[:, :, 0].any()
 
 
 def test_rows_refuse_values_that_are_no_type():
@@ -332,5 +360,7 @@ def test_damaged_files_are_named(tmp_path, text, message):
 
 
 def test_missing_file_is_named(tmp_path):
-    with pytest.raises(WeightsError, match="cannot read the table of reference lesions none.json"):
+    with pytest.raises(
+        WeightsError, match=r"cannot read the table of reference lesions none\.json"
+    ):
         ReferenceTable.load(tmp_path / "none.json")

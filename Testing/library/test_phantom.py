@@ -153,7 +153,7 @@ def test_liver_right_heart_left(healthy: Phantom) -> None:
     assert volume[Lobe.LUL] + volume[Lobe.LLL] < 0.95 * (
         volume[Lobe.RUL] + volume[Lobe.RML] + volume[Lobe.RLL]
     )
-    # around the lowest part of the lungs the liver fills the patient's right half and little of the left
+    # around the lowest part of the lungs the liver fills more of the right half
     k, _, i = np.nonzero(lobes > 0)
     low = slice(k.min(), k.min() + (k.max() - k.min()) // 6)
     middle = (i.min() + i.max()) // 2

@@ -1,0 +1,183 @@
+import itertools
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+
+from DRAMLesionLib import geometry
+from DRAMLesionLib.errors import Cancelled, InputError, ScanWarning, WeightsError
+from DRAMLesionLib.lobes import Lobe
+from DRAMLesionLib.phantom import make_phantom
+from DRAMLesionLib.pipeline import STAGES, LesionPipeline
+from Testing.library.small_weights import DenseVoxels, write_small_weights
+
+
+@pytest.fixture(scope="module")
+def phantom():
+    return make_phantom(seed=3, spacing=3.0)
+
+
+@pytest.fixture(scope="module")
+def pipeline(tmp_path_factory):
+    made = LesionPipeline("cpu", write_small_weights(tmp_path_factory.mktemp("weights")))
+    made._segmentation = DenseVoxels()
+    return made
+
+
+@pytest.fixture(scope="module")
+def result(pipeline, phantom):
+    return pipeline.run(phantom.ct, phantom.lobes, lobe_scheme="dram")
+
+
+@pytest.fixture(scope="module")
+def smooth(phantom):
+    """The phantom without detail that another grid would change."""
+    return sitk.DiscreteGaussian(sitk.Cast(phantom.ct, sitk.sitkFloat32), [40.0] * 3)
+
+
+@pytest.fixture(scope="module")
+def smooth_result(pipeline, phantom, smooth):
+    return pipeline.run(smooth, phantom.lobes, lobe_scheme="dram")
+
+
+def _dice(a, b):
+    return 2.0 * np.sum(a & b) / max(np.sum(a) + np.sum(b), 1)
+
+
+def test_everything_lies_on_the_grid_of_the_ct(result, phantom):
+    for name in ("lobes", "lesions", "vessels", "dram", "dram_refined", "lesion_probability"):
+        assert geometry.same_grid(getattr(result, name), phantom.ct), name
+    lesions, lobes = geometry.array(result.lesions), geometry.array(result.lobes)
+    assert set(np.unique(lesions)) <= {0, 1, 2, 3}
+    assert (lobes[lesions > 0] > 0).all()
+    assert not (geometry.array(result.vessels)[lesions > 0]).any()
+    np.testing.assert_array_equal(lobes, geometry.array(phantom.lobes))
+
+
+def test_the_lesions_are_those_of_the_network_and_the_table_counts_them(result, phantom):
+    dense = geometry.array(phantom.ct) > -600
+    lobes = geometry.array(phantom.lobes)
+    found = geometry.array(result.lesions) > 0
+    assert _dice(found, dense & (lobes > 0)) > 0.95
+    row = result.report.row("LLL")
+    inside = lobes == Lobe.LLL
+    assert row.lesion_percent == pytest.approx(100 * found[inside].mean(), abs=1e-6)
+    assert row.volume_ml == pytest.approx(inside.sum() * 0.027, rel=1e-6)
+    assert result.report.lobes_source == "given"
+    assert [*result.report.timings_s, "scores"] == list(STAGES)
+
+
+def _stored_otherwise(image, order, flips, rotation):
+    """Store the same body with another axis order, other directions, on a turned bed."""
+    axes = sitk.PermuteAxes(image, order)
+    flipped = sitk.Flip(axes, flips)
+    turned = sitk.Image(flipped)
+    matrix = rotation @ np.array(flipped.GetDirection()).reshape(3, 3)
+    turned.SetDirection(matrix.ravel().tolist())
+    turned.SetOrigin((rotation @ np.array(flipped.GetOrigin())).tolist())
+    return turned
+
+
+def _turn(degrees, axis):
+    angle = np.deg2rad(degrees)
+    c, s = np.cos(angle), np.sin(angle)
+    a, b = [n for n in range(3) if n != axis]
+    matrix = np.eye(3)
+    matrix[a, a] = matrix[b, b] = c
+    matrix[a, b], matrix[b, a] = -s, s
+    return matrix
+
+
+STORED = [
+    (order, flips, np.eye(3))
+    for n, (order, flips) in enumerate(
+        itertools.product(
+            itertools.permutations(range(3)), itertools.product((False, True), repeat=3)
+        )
+    )
+    if n % 4 == 1
+] + [
+    ((0, 1, 2), (False, False, False), _turn(12, 0)),
+    ((2, 0, 1), (True, False, True), _turn(-20, 2)),
+    ((1, 2, 0), (False, True, False), _turn(10, 1) @ _turn(15, 2)),
+]
+
+
+@pytest.mark.parametrize(("order", "flips", "rotation"), STORED)
+def test_every_orientation_gives_the_same_result_the_right_way_round(
+    pipeline, phantom, smooth, smooth_result, order, flips, rotation
+):
+    flips = tuple(bool(f) for f in flips)
+    ct = _stored_otherwise(smooth, order, flips, rotation)
+    lobes = _stored_otherwise(phantom.lobes, order, flips, rotation)
+    got = pipeline.run(ct, lobes, lobe_scheme="dram")
+    assert geometry.same_grid(got.lesions, ct)
+    expected = _stored_otherwise(smooth_result.lesions, order, flips, rotation)
+    assert _dice(geometry.array(got.lesions) > 0, geometry.array(expected) > 0) > 0.95
+    for lobe in Lobe:
+        assert got.report.row(lobe.name).lesion_percent == pytest.approx(
+            smooth_result.report.row(lobe.name).lesion_percent, abs=1.0
+        )
+
+
+@pytest.mark.parametrize("place", [1, 7])
+def test_estimated_lobes_are_on_the_right_side_in_other_orientations(pipeline, phantom, place):
+    order, flips, rotation = STORED[place]
+    ct = _stored_otherwise(phantom.ct, order, tuple(bool(f) for f in flips), rotation)
+    truth = _stored_otherwise(phantom.lobes, order, tuple(bool(f) for f in flips), rotation)
+    got = pipeline.run(ct)
+    left = np.isin(geometry.array(got.lobes), [Lobe.LUL, Lobe.LLL])
+    assert _dice(left, np.isin(geometry.array(truth), [Lobe.LUL, Lobe.LLL])) > 0.85
+    assert got.report.lobes_source == "estimated"
+    assert all(row.lobe_confidence is not None for row in got.report.rows)
+
+
+def test_a_missing_lobe_is_not_assessable_and_the_others_go_on(pipeline, phantom):
+    lobes = geometry.array(phantom.lobes)
+    lobes[lobes == Lobe.RML] = 0
+    got = pipeline.run(phantom.ct, geometry.image_like(lobes, phantom.lobes), lobe_scheme="dram")
+    assert got.report.row("RML").status.startswith("not assessable")
+    assert got.report.row("RUL").status == "assessed"
+    assert got.report.total_score is None
+
+
+def test_progress_grows_through_all_stages_to_one(pipeline, phantom):
+    seen = []
+    pipeline.run(phantom.ct, phantom.lobes, lambda *step: seen.append(step), lobe_scheme="dram")
+    assert list(dict.fromkeys(stage for stage, _ in seen)) == list(STAGES)
+    fractions = [fraction for _, fraction in seen]
+    assert fractions == sorted(fractions)
+    assert fractions[-1] == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("stage", list(STAGES))
+def test_a_run_can_be_cancelled_in_every_stage(pipeline, phantom, stage):
+    now = []
+    with pytest.raises(Cancelled, match=f"during the stage '{stage}'"):
+        pipeline.run(
+            phantom.ct,
+            phantom.lobes,
+            lambda name, _: now.append(name),
+            lambda: bool(now) and now[-1] == stage,
+            lobe_scheme="dram",
+        )
+
+
+def test_warnings_of_the_reader_end_up_in_the_report(pipeline, phantom):
+    warning = ScanWarning("gantry-tilt", "The gantry was tilted.")
+    got = pipeline.run(phantom.ct, phantom.lobes, lobe_scheme="dram", warnings=[warning])
+    assert warning in got.report.warnings
+
+
+def test_bad_input_is_refused_before_anything_runs(pipeline, phantom):
+    with pytest.raises(InputError):
+        pipeline.run(phantom.ct + 1024)
+    far = sitk.Image(phantom.lobes)
+    far.SetOrigin((5000.0, 5000.0, 5000.0))
+    with pytest.raises(InputError):
+        pipeline.run(phantom.ct, far, lobe_scheme="dram")
+
+
+def test_a_folder_without_weights_is_named(tmp_path):
+    with pytest.raises(WeightsError, match=r"regression\.json is missing"):
+        LesionPipeline("cpu", tmp_path)

@@ -1,0 +1,144 @@
+"""The whole training on three small phantoms: from nothing to weights that ``segment`` uses."""
+
+import json
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+
+from DRAMLesionLib.pipeline import LesionPipeline
+from DRAMLesionLib.weights import read_card
+from Training.__main__ import main
+from Training.cache import read_cache
+
+SETTINGS = [
+    "prepare.workers=1",
+    "prepare.lobe_scheme=dram",
+    "prepare.validation_share=0.0",
+    "regression.chunk.size=16",
+    "regression.chunk.spacing=4.0",
+    "regression.base_channels=2",
+    "regression.scales=[1.0]",
+    "regression.attention=true",
+    "regression.loop.steps=3",
+    "regression.loop.batch=2",
+    "pseudolabels.workers=1",
+    "segmentation.spacing=4.0",
+    "segmentation.padding=zero",
+    "segmentation.patch=20",
+    "segmentation.border=2",
+    "segmentation.start=regression",
+    "segmentation.base_channels=2",
+    "segmentation.loop.steps=2",
+]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data")
+    words = ["phantoms", "--output", str(folder), "--count", "3", "--spacing", "4"]
+    assert main([*words, "--first-seed", "40", "--healthy-share", "0", "--workers", "1"]) == 0
+    return folder
+
+
+def _run(stage, data, output, *more):
+    sets = [word for setting in (*SETTINGS, *more) for word in ("--set", setting)]
+    return main([stage, "--data", str(data), "--output", str(output), *sets])
+
+
+@pytest.fixture(scope="module")
+def trained(data, tmp_path_factory):
+    output = tmp_path_factory.mktemp("run")
+    assert _run("all", data, output) == 0
+    return output
+
+
+def test_the_chain_ends_in_weights_that_segment_uses(trained, data):
+    card = read_card(trained / "weights", "regression")
+    assert card.metrics["steps"] == 3
+    assert "3 scans" in card.data[-1]
+    ct = sitk.ReadImage(str(next((data / "scans").iterdir())))
+    result = LesionPipeline("cpu", trained / "weights").run(ct)
+    assert len(result.report.rows) == 5
+
+
+def test_the_truth_is_never_read(trained, data):
+    cases = read_cache(trained / "cache")
+    assert len(cases) == 3
+    arrays = {p.relative_to(c.folder).as_posix() for c in cases for p in c.folder.rglob("*.npy")}
+    assert arrays == {
+        "regression/image.npy",
+        "regression/lobes.npy",
+        "regression/vessels.npy",
+        "segmentation/image.npy",
+        "segmentation/lobes.npy",
+        "segmentation/labels.npy",
+    }
+
+
+def test_all_terms_together_give_finite_losses(data, trained, tmp_path):
+    (tmp_path / "cache").symlink_to(trained / "cache")
+    assert _run("regression", data, tmp_path) == 0
+    entries = [
+        json.loads(line)
+        for line in (tmp_path / "regression" / "log.jsonl").read_text().split("\n")
+        if line
+    ]
+    last = entries[-1]
+    terms = {"regression", "entropy", "equivariance", "refinement", "total"}
+    assert terms <= set(last)
+    assert all(np.isfinite(last[name]) for name in terms)
+
+
+def test_stopped_and_resumed_equals_uninterrupted(data, trained, tmp_path):
+    from Training.config import load_config
+    from Training.engine import make_fabric, read_checkpoint, train
+    from Training.stages.regression import RegressionExperiment
+
+    config = load_config(None, SETTINGS)
+    cases = read_cache(trained / "cache")
+
+    class Interrupted(RegressionExperiment):
+        def losses(self, network, batch, step):
+            if step == 2:
+                raise KeyboardInterrupt
+            return super().losses(network, batch, step)
+
+    config = load_config(None, [*SETTINGS, "regression.loop.checkpoint_every=1"])
+    with pytest.raises(KeyboardInterrupt):
+        train(Interrupted(cases, config), tmp_path / "a", config, make_fabric(config))
+    for name in ("a", "b"):
+        train(RegressionExperiment(cases, config), tmp_path / name, config, make_fabric(config))
+    a, b = (read_checkpoint(tmp_path / name) for name in ("a", "b"))
+    assert a["step"] == b["step"] == 3
+    for key, value in a["network"].items():
+        assert (value == b["network"][key]).all(), key
+
+
+def test_an_edited_label_is_kept_and_used(trained, data):
+    path = next((trained / "pseudolabels").glob("*.nii.gz"))
+    name = path.name.removesuffix(".nii.gz")
+    edited = sitk.ReadImage(str(path)) * 0 + 2
+    sitk.WriteImage(sitk.Cast(edited, sitk.sitkUInt8), str(path))
+    before = path.read_bytes()
+    assert _run("pseudolabels", data, trained) == 0
+    assert path.read_bytes() == before
+    case = next(case for case in read_cache(trained / "cache") if case.name == name)
+    assert (case.load("segmentation/labels") == 2).all()
+
+
+def test_other_settings_do_not_continue_a_run(trained, data, capsys):
+    assert _run("regression", data, trained, "regression.beta=0.5") == 1
+    assert "beta: 0.8 → 0.5" in capsys.readouterr().err
+
+
+def test_a_broken_data_set_names_every_problem(tmp_path, data, capsys):
+    folder = tmp_path / "data"
+    (folder / "scans").mkdir(parents=True)
+    (folder / "scans" / "a.nii.gz").write_bytes(b"no image")
+    (folder / "scores.csv").write_text("case,LUL,LLL,RUL,RML,RLL\na,0,0,0,0,0\nb,9,,0,0,0\n")
+    assert _run("prepare", folder, tmp_path / "out") == 1
+    said = "".join(capsys.readouterr())
+    assert "error: a:" in said
+    assert "'9', not a whole number 0 to 5" in said
+    assert "b: has scores but no scan" in said

@@ -1,0 +1,142 @@
+"""Command line of the training: ``python -m Training STAGE --config FILE --data DIR --output DIR``.
+
+Each stage can be stopped and started again at any moment; ``all`` runs what is missing. Exit status
+0 done, 1 could not be done (one line on standard error), 2 wrong usage, 130 stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from DRAMLesionLib.errors import Cancelled, DRAMLesionError
+from Training.config import Config, dump_config, load_config
+from Training.data import write_whole
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a stage; returns the exit status."""
+    options = _parser().parse_args(arguments)
+    try:
+        options.run(options)
+    except (KeyboardInterrupt, Cancelled) as stop:
+        print(str(stop) or "stopped", file=sys.stderr)
+        return 130
+    except DRAMLesionError as error:
+        print(f"training: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def prepare(options: argparse.Namespace, config: Config) -> None:
+    """Verify the data set and cache what the training reads."""
+    from Training.stages.prepare import prepare as run
+
+    run(options.data, options.output, config, print)
+
+
+def regression(options: argparse.Namespace, config: Config) -> None:
+    """Train the regression network."""
+    from Training.cache import read_cache
+    from Training.engine import make_fabric, train
+    from Training.stages.regression import NAME, RegressionExperiment
+
+    experiment = RegressionExperiment(read_cache(options.output / "cache"), config)
+    train(experiment, options.output / NAME, config, make_fabric(config))
+
+
+def pseudolabels(options: argparse.Namespace, config: Config) -> None:
+    """Turn dRAMs into labels."""
+    from Training.cache import read_cache
+    from Training.stages.pseudolabels import make_pseudolabels
+
+    make_pseudolabels(read_cache(options.output / "cache"), options.output, config, print)
+
+
+def segmentation(options: argparse.Namespace, config: Config) -> None:
+    """Train the final network."""
+    from Training.cache import read_cache
+    from Training.engine import make_fabric, train
+    from Training.stages.regression import NAME as REGRESSION
+    from Training.stages.segmentation import NAME, SegmentationExperiment
+
+    cases = read_cache(options.output / "cache")
+    experiment = SegmentationExperiment(cases, config, options.output / REGRESSION)
+    train(experiment, options.output / NAME, config, make_fabric(config))
+
+
+def export(options: argparse.Namespace, config: Config) -> None:
+    """Write the weights that the library loads."""
+    from Training.cache import read_cache
+    from Training.stages.export import export as run
+
+    run(read_cache(options.output / "cache"), options.output, config, print)
+
+
+def everything(options: argparse.Namespace, config: Config) -> None:
+    """Run all stages; each leaves alone what it finds done."""
+    for stage in (prepare, regression, pseudolabels, segmentation, export):
+        stage(options, config)
+
+
+STAGES: dict[str, Callable[[argparse.Namespace, Config], None]] = {
+    "prepare": prepare,
+    "regression": regression,
+    "pseudolabels": pseudolabels,
+    "segmentation": segmentation,
+    "export": export,
+    "all": everything,
+}
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m Training",
+        description="Learn to segment lesions from lobe-wise severity scores.",
+    )
+    commands = parser.add_subparsers(title="stages", required=True)
+    for name, stage in STAGES.items():
+        command = commands.add_parser(name, help=(stage.__doc__ or "").strip())
+        command.set_defaults(run=_run_stage, stage=stage)
+        command.add_argument("--config", type=Path, help="YAML file; defaults if left out")
+        command.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
+        command.add_argument(
+            "--data", type=Path, action="append", required=True, help="data set; may be repeated"
+        )
+        command.add_argument("--output", type=Path, required=True, help="folder of the training")
+    command = commands.add_parser("phantoms", help="Make a data set of phantoms.")
+    command.set_defaults(run=_make_phantoms)
+    command.add_argument("--output", type=Path, required=True, help="folder of the data set")
+    command.add_argument("--count", type=int, required=True)
+    command.add_argument("--first-seed", type=int, default=0)
+    command.add_argument("--spacing", type=float, default=1.5, help="voxel edge in mm")
+    command.add_argument("--healthy-share", type=float, default=0.15)
+    command.add_argument("--workers", type=int, default=2)
+    return parser
+
+
+def _run_stage(options: argparse.Namespace) -> None:
+    config = load_config(options.config, options.set)
+    options.output.mkdir(parents=True, exist_ok=True)
+    write_whole(options.output / "config.yaml", dump_config(config))
+    options.stage(options, config)
+
+
+def _make_phantoms(options: argparse.Namespace) -> None:
+    from Training.stages.phantoms import make_phantoms
+
+    make_phantoms(
+        options.output,
+        options.count,
+        options.first_seed,
+        options.spacing,
+        options.healthy_share,
+        options.workers,
+        print,
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,158 @@
+"""From dRAMs to the labels that the final network learns (paper, section III-A 5).
+
+Each scan's label is also written as a file that Slicer opens and a person can correct. A corrected
+file is never overwritten, and is used in place of the computed label.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+import SimpleITK as sitk
+import torch
+
+from DRAMLesionLib import dram, geometry, io
+from DRAMLesionLib.dram import DRAMConfig
+from DRAMLesionLib.intensity import HU_MAX, HU_MIN
+from DRAMLesionLib.networks.regression import RegressionNetwork
+from Training.cache import BACKGROUND, LESION, VESSEL, CachedCase
+from Training.config import Config
+from Training.data import write_whole
+from Training.engine import read_checkpoint
+from Training.stages.prepare import grid_image
+from Training.stages.regression import NAME as REGRESSION
+from Training.stages.regression import RegressionExperiment
+from Training.workers import in_workers
+
+NAME = "pseudolabels"
+Report = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class PseudoLabelTask:
+    """What a worker needs for the label of one scan.
+
+    Attributes:
+        case: The prepared case.
+        output: Folder of the training.
+        config: All settings.
+        computed_from: Checksum of the network and the settings that the label hangs on.
+    """
+
+    case: CachedCase
+    output: Path
+    config: Config
+    computed_from: str
+
+    @property
+    def file(self) -> Path:
+        """The label as a file."""
+        return self.output / NAME / f"{self.case.name}.nii.gz"
+
+    @property
+    def note(self) -> Path:
+        """What the file was computed from, and its checksum at that time."""
+        return self.output / NAME / f".{self.case.name}.json"
+
+
+def make_pseudolabels(
+    cases: Sequence[CachedCase], output: Path, config: Config, report: Report = lambda _: None
+) -> None:
+    """Write the pseudo-label of each case into ``output/pseudolabels`` and into the cache.
+
+    Args:
+        cases: Prepared cases.
+        output: Folder of the training, with a finished regression.
+        config: All settings.
+        report: Called with a line of text for each case.
+
+    Raises:
+        InputError: If the regression was not trained.
+    """
+    (output / NAME).mkdir(parents=True, exist_ok=True)
+    checkpoint = output / REGRESSION / "checkpoint.pt"
+    read_checkpoint(checkpoint.parent)
+    settings = repr((config.regression, config.pseudolabels)).encode()
+    origin = hashlib.sha256(checkpoint.read_bytes() + settings).hexdigest()
+    tasks = [PseudoLabelTask(case, output, config, origin) for case in cases]
+    workers = config.pseudolabels.workers
+    for number, (_, line) in enumerate(in_workers(_make_label, tasks, workers), start=1):
+        report(f"{number}/{len(tasks)} {line}")
+
+
+def _make_label(task: PseudoLabelTask) -> str:
+    """Make one label unless it is there; returns what was done."""
+    note = json.loads(task.note.read_text(encoding="utf-8")) if task.note.is_file() else {}
+    if task.file.is_file() and note.get("file") != _checksum(task.file):
+        edited = _to_cache_grid(io.read_labels(task.file), task.case)
+        task.case.save("segmentation/labels", edited)
+        return f"{task.case.name}: edited by hand, kept"
+    current = note.get("computed_from") == task.computed_from
+    if current and task.file.is_file() and task.case.has("segmentation/labels"):
+        return f"{task.case.name}: there already"
+    labels = compute_label(task.case, task.output, task.config)
+    grid = grid_image(task.case.meta["grids"]["segmentation"])
+    io.write_image(geometry.image_like(labels, grid), task.file)
+    task.case.save("segmentation/labels", labels)
+    content = {"computed_from": task.computed_from, "file": _checksum(task.file)}
+    write_whole(task.note, json.dumps(content) + "\n")
+    share = float(
+        (labels == LESION).sum() / max((task.case.load("segmentation/lobes") > 0).sum(), 1)
+    )
+    return f"{task.case.name}: {100 * share:.1f} % lesion"
+
+
+def compute_label(case: CachedCase, output: Path, config: Config) -> np.ndarray:
+    """Compute a scan's label: 0 background, 1 vessel, 2 lesion.
+
+    Args:
+        case: The prepared case.
+        output: Folder of the training.
+        config: All settings.
+
+    Returns:
+        (k, j, i) uint8 on the grid of the final network.
+    """
+    settings = config.regression
+    network = cast(RegressionNetwork, RegressionExperiment([], config).build_network())
+    network.load_state_dict(read_checkpoint(output / REGRESSION)["network"])
+    grid = grid_image(case.meta["grids"]["regression"])
+    target = grid_image(case.meta["grids"]["segmentation"])
+    hu = HU_MIN + (HU_MAX - HU_MIN) * case.load("regression/image").astype(np.float32)
+    found = None
+    if case.has("regression/vessels"):
+        found = geometry.image_like(np.array(case.load("regression/vessels")), grid)
+    maps = dram.compute_dram(
+        network.eval(),
+        geometry.image_like(hu, grid),
+        geometry.image_like(np.array(case.load("regression/lobes")), grid),
+        found if settings.suppress_vessels else None,
+        DRAMConfig(settings.chunk, settings.scales, settings.crf, settings.threshold),
+        torch.device("cpu"),
+    )
+    chosen = maps.refined if config.pseudolabels.refined else maps.dram
+    lesion = geometry.array(geometry.resample(chosen, target)) > settings.threshold
+    labels = np.full(lesion.shape, BACKGROUND, dtype=np.uint8)
+    if found is not None:
+        labels[geometry.array(geometry.resample(found, target, "labels")) > 0] = VESSEL
+    if config.pseudolabels.use_scores:
+        lobes = case.load("segmentation/lobes")
+        clear = [lobe for lobe, score in case.scores.items() if score == 0]
+        lesion &= ~np.isin(lobes, clear)
+    labels[lesion] = LESION
+    return labels
+
+
+def _to_cache_grid(edited: sitk.Image, case: CachedCase) -> np.ndarray:
+    grid = grid_image(case.meta["grids"]["segmentation"])
+    return geometry.array(geometry.resample(edited, grid, "nearest")).astype(np.uint8)
+
+
+def _checksum(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()

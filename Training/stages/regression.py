@@ -1,0 +1,131 @@
+"""Train the regression network on lobe scores (paper, sections III-A 1, 2 and 4)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+
+from DRAMLesionLib.crf import dense_crf
+from DRAMLesionLib.networks.regression import RegressionNetwork
+from Training import losses
+from Training.augmentation import warp_inside
+from Training.cache import CachedCase
+from Training.config import Config
+from Training.engine import Experiment
+from Training.sampling import LobeChunks
+
+NAME = "regression"
+
+
+class RegressionExperiment(Experiment):
+    """Interval regression, and whichever of the other terms have a weight.
+
+    Args:
+        cases: Prepared cases; those for validation are kept apart.
+        config: All settings.
+    """
+
+    name = NAME
+
+    def __init__(self, cases: Sequence[CachedCase], config: Config) -> None:
+        self.config = config.regression
+        self.optimiser = self.config.optimiser
+        self.loop = self.config.loop
+        self.settings = self.config
+        self._seed = config.seed
+        self._training = [case for case in cases if not case.validation]
+        self._validation = [case for case in cases if case.validation]
+
+    def build_network(self) -> nn.Module:
+        """Return the untrained regression network."""
+        return RegressionNetwork(
+            self.config.base_channels, self.config.attention, self.config.prior
+        )
+
+    def samples(self) -> Dataset:
+        """Return augmented lobe chunks."""
+        return LobeChunks(self._training, self.config, self._seed, augment=True)
+
+    def losses(self, network: nn.Module, batch: dict[str, Tensor], step: int) -> dict[str, Tensor]:
+        """Return the terms of the total loss and what tells whether a map is trivial."""
+        image, mask = batch["image"], batch["mask"]
+        dram, attended = network(image)
+        probability = torch.sigmoid(dram)
+        fraction = losses.masked_mean(probability, mask)
+        weights = asdict(self.config.weights)
+        terms = {
+            "regression": losses.interval_regression_loss(
+                fraction, batch["lower"].float(), batch["upper"].float(), batch["weight"].float()
+            ),
+            "entropy": losses.entropy(dram, mask),
+        }
+        if weights["equivariance"] > 0:
+            terms["equivariance"] = self._equivariance(network, batch, probability)
+        if weights["refinement"] > 0 and step >= self.config.refine_after:
+            target = self._target(attended, batch)
+            terms["refinement"] = losses.bootstrapping_loss(
+                losses.two_class_logits(attended), target, mask[:, 0], self.config.beta
+            )
+        terms["total"] = losses.weighted_average(terms, weights)
+        terms["vessel_share"] = _vessel_share(probability, batch)
+        terms["inside_interval"] = _inside_interval(fraction, batch)
+        return terms
+
+    def validate(self, network: nn.Module, device: torch.device) -> dict[str, float]:
+        """Return how many validation lobes fall into their score's interval."""
+        if not self._validation:
+            return {}
+        loader: DataLoader = DataLoader(
+            LobeChunks(self._validation, self.config, self._seed, augment=False),
+            batch_size=self.loop.batch,
+        )
+        hits, distances = [], []
+        with torch.no_grad():
+            for batch in loader:
+                mask = batch["mask"].to(device)
+                dram = torch.sigmoid(network(batch["image"].to(device)).dram)
+                fraction = losses.masked_mean(dram, mask).cpu()
+                hits.append(_inside_interval(fraction, batch))
+                middle = (batch["lower"] + batch["upper"]).float() / 2
+                distances.append((fraction - middle).abs().mean())
+        return {
+            "inside_interval": float(torch.stack(hits).mean()),
+            "distance_to_middle": float(torch.stack(distances).mean()),
+        }
+
+    def _equivariance(
+        self, network: nn.Module, batch: dict[str, Tensor], probability: Tensor
+    ) -> Tensor:
+        """Compare the map of the transformed image with the transformed map (equation 2)."""
+        image, inside = warp_inside(batch["image"], batch["mask"], batch["affine"])
+        reference, known = warp_inside(probability, batch["mask"], batch["affine"])
+        transformed = torch.sigmoid(network(image).dram)
+        return losses.equivariance(transformed, reference, inside & known)
+
+    @torch.no_grad()
+    def _target(self, attended: Tensor, batch: dict[str, Tensor]) -> Tensor:
+        """Return the refinement's target (figure 3): (batch, k, j, i), 1 where lesion."""
+        foreground = torch.sigmoid(attended.detach().float()) * batch["mask"]
+        if self.config.suppress_vessels:
+            foreground = foreground * (1.0 - batch["vessels"])
+        both = torch.cat((1.0 - foreground, foreground), dim=1)
+        refined = dense_crf(both, batch["image"], self.config.crf)[:, 1] > 0.5
+        diseased = (batch["score"] > 0).reshape(-1, 1, 1, 1)
+        return (refined & batch["mask"][:, 0] & diseased).long()
+
+
+def _vessel_share(probability: Tensor, batch: dict[str, Tensor]) -> Tensor:
+    """Return how much of the map lies on vessels; a map of all bright voxels has much there."""
+    on_map = (probability.detach() * batch["mask"]).sum()
+    return (probability.detach() * batch["mask"] * batch["vessels"]).sum() / on_map.clamp_min(1e-6)
+
+
+def _inside_interval(fraction: Tensor, batch: dict[str, Tensor]) -> Tensor:
+    slack = 0.01
+    above = fraction >= batch["lower"].to(fraction) - slack
+    below = fraction <= batch["upper"].to(fraction) + slack
+    return (above & below).float().mean()

@@ -1,0 +1,86 @@
+"""Train the final segmentation network on pseudo-labels (paper, section III-A 5)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+
+from DRAMLesionLib.networks.unet import VALID_SHRINK, UNet3D
+from Training import losses
+from Training.cache import LESION, CachedCase
+from Training.config import Config
+from Training.engine import Experiment, read_checkpoint
+from Training.sampling import ScanPatches
+
+NAME = "segmentation"
+CLASSES = 3
+
+
+class SegmentationExperiment(Experiment):
+    """Bootstrapping loss with three classes on patches of whole scans.
+
+    Args:
+        cases: Prepared cases; those without a pseudo-label are left out.
+        config: All settings.
+        regression: Folder of the regression's run, for ``start: regression``.
+    """
+
+    name = NAME
+
+    def __init__(self, cases: Sequence[CachedCase], config: Config, regression: Path) -> None:
+        self.config = config.segmentation
+        self.optimiser = self.config.optimiser
+        self.loop = self.config.loop
+        self.settings = self.config
+        self._seed = config.seed
+        self._regression = regression
+        self._cases = [c for c in cases if not c.validation and c.has("segmentation/labels")]
+
+    def build_network(self) -> nn.Module:
+        """Return the network before its first step."""
+        network = UNet3D(
+            out_channels=CLASSES,
+            base_channels=self.config.base_channels,
+            padding=self.config.padding,
+            prior=self.config.prior,
+        )
+        if self.config.start == "regression":
+            trained = read_checkpoint(self._regression)["network"]
+            body = {
+                key.removeprefix("unet."): value
+                for key, value in trained.items()
+                if key.startswith("unet.") and not key.startswith("unet.head")
+            }
+            network.load_state_dict(body, strict=False)
+        return network
+
+    def samples(self) -> Dataset:
+        """Return augmented patches."""
+        return ScanPatches(self._cases, self.config, self._seed, augment=True)
+
+    def losses(self, network: nn.Module, batch: dict[str, Tensor], step: int) -> dict[str, Tensor]:
+        """Return the bootstrapping loss and the overlap with the pseudo-label."""
+        image, labels, region = batch["image"], batch["labels"], batch["region"]
+        if self.config.padding == "zero":
+            # the zeros beyond the cube reach the outermost voxels: they do not count
+            edge = self.config.border
+            image = _inner(image, VALID_SHRINK // 2 - 2)
+            logits = _inner(network(image).logits, 2 + edge)
+            labels, region = _inner(labels, edge), _inner(region, edge)
+        else:
+            logits = network(image).logits
+        total = losses.bootstrapping_loss(logits, labels, region, self.config.beta)
+        found = (logits.detach().argmax(dim=1) == LESION) & region
+        wanted = (labels == LESION) & region
+        union = (found | wanted).sum()
+        overlap = torch.where(union > 0, (found & wanted).sum() / union.clamp_min(1), 1.0)
+        return {"total": total, "lesion_iou": overlap, "lesion_share": wanted.float().mean()}
+
+
+def _inner(x: Tensor, edge: int) -> Tensor:
+    """Return a tensor without the outer voxels of its last three axes."""
+    return x if edge == 0 else x[..., edge:-edge, edge:-edge, edge:-edge]
