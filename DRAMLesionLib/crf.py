@@ -77,8 +77,8 @@ class DenseCRF:
     (training) saves a third of the work; :func:`dense_crf` is the same for a single call.
 
     Differentiable with respect to the probability. The image shapes the lattice and receives no
-    gradient. On a GPU the scatter-adds sum in no fixed order, unless
-    ``torch.use_deterministic_algorithms`` asks for it; on a CPU the result is always the same.
+    gradient. On a CPU the same call gives the same result; on a GPU the scatter-adds sum in no
+    fixed order, unless ``torch.use_deterministic_algorithms`` asks for it.
     """
 
     def __init__(self, config: CRFConfig | None = None) -> None:

@@ -135,6 +135,13 @@ class RegressionConfig:
         base_channels: Width of the U-Net; the paper: 32.
         prior: Lesion fraction that the untrained map starts with.
         attention: Whether the refinement branch has the local attention (equation 5).
+        local: Hold what comes from below the second level of the U-Net at 0. The interval loss
+            alone is easily met by a map that is constant in a lobe; without the deep levels the
+            network sees a few centimetres and has to mark places.
+        sizes: Chunk sizes that steps draw from, multiples of 8; ``chunk.size`` alone if empty.
+        freeze_norm: Share of the steps after which BatchNorm uses its running statistics, as at
+            inference: batches of a few chunks, much of them outside the lobe, differ from each
+            other.
         balance: ``loss`` weights each lobe by the inverse frequency of its score, as the paper
             does; ``sampling`` draws all scores equally often instead, which has the same
             expectation and less scatter in small batches.
@@ -157,6 +164,9 @@ class RegressionConfig:
     base_channels: int = 8
     prior: float = 0.1
     attention: bool = False
+    local: bool = False
+    sizes: tuple[int, ...] = ()
+    freeze_norm: float = 1.0
     balance: Literal["loss", "sampling"] = "loss"
     weights: LossWeights = field(default_factory=LossWeights)
     rotation: float = 180.0
@@ -198,6 +208,8 @@ class SegmentationTrainingConfig:
             zero padding, at a tenth of the cost for as many labelled voxels.
         border: With ``zero``, outer voxels of the patch that do not count.
         start: ``scratch`` as in the paper, or the trained layers of the ``regression``.
+        local: See :class:`RegressionConfig`.
+        freeze_norm: See :class:`RegressionConfig`.
         base_channels: Width of the U-Net; the paper: 32.
         prior: Share of vessel and of lesion that the untrained network starts with.
         beta: Trust in the pseudo-labels, see :func:`Training.losses.bootstrapping_loss`.
@@ -215,6 +227,8 @@ class SegmentationTrainingConfig:
     padding: Literal["valid", "zero"] = "valid"
     border: int = 6
     start: Literal["scratch", "regression"] = "scratch"
+    local: bool = False
+    freeze_norm: float = 1.0
     base_channels: int = 8
     prior: float = 0.1
     beta: float = 0.8

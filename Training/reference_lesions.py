@@ -32,7 +32,7 @@ SPACINGS = (1.5, 1.2, (1.0, 1.0, 2.0))
 CONSOLIDATION = ((0.05, 0.55), (0.4, 0.9))
 """Ranges of the share of dense foci that the phantoms draw from, by turns."""
 
-ROWS_PER_TYPE = 80
+ROWS_PER_TYPE = 150
 MIN_VOLUME_ML = 0.01
 RIM_MM = 2.0
 
@@ -81,7 +81,7 @@ def main() -> None:
     """Make the table and write it."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--output", type=Path, default=SHIPPED_TABLE)
-    parser.add_argument("--phantoms", type=int, default=18, help="number of phantoms")
+    parser.add_argument("--phantoms", type=int, default=16, help="number of phantoms")
     arguments = parser.parse_args()
     rows: list[Row] = []
     for seed in range(FIRST_SEED, FIRST_SEED + arguments.phantoms):

@@ -60,7 +60,7 @@ def _enclosed_lumen(hu: np.ndarray, air: np.ndarray, spacing: float) -> np.ndarr
 
 def _middle_by_slice(air: np.ndarray) -> np.ndarray:
     """Return for each slice the column midway between the outermost air, smoothed along k."""
-    occupied = air.any(axis=1)
+    occupied = np.asarray(air.any(axis=1))
     first = np.argmax(occupied, axis=1)
     last = occupied.shape[1] - 1 - np.argmax(occupied[:, ::-1], axis=1)
     has = occupied.any(axis=1)

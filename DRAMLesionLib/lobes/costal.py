@@ -30,11 +30,12 @@ NARROW = (24.0, 21.0)
 WIDE = (90.0, 75.0)
 """Height in mm and angle in degrees of a dent that is closed, where the heart or the mediastinum
 may be the reason for it, and along the ribs where only lung can be."""
-RIBS = {LEFT: (-20.0, 130.0), RIGHT: (-60.0, 130.0)}
+RIBS = {LEFT: (-20.0, 120.0), RIGHT: (-60.0, 125.0)}
 """Angles that face the ribs alone: 0 lateral, 90 posterior."""
 MIRRORED = 0.95
 """What the mirrored outline of the other lung counts for: no two sides are quite alike."""
 DENT_MM = 7.0
+CONTACT = 0.2
 BULGE = 1.1
 CORE = 0.6
 """Where a ray meets no lung at all, only what lies further out than this share is filled in."""
@@ -75,7 +76,8 @@ def close_lungs(
     result = np.zeros_like(sides)
     for side, mask in whole.items():
         dents = outlines[side].dents(smooth, bone, outlines.get(3 - side))
-        filled = _smoothed(ndimage.binary_closing, mask | (dents & (sides == 0)), 2) | mask
+        dents = _clinging(dents & (sides == 0), mask)
+        filled = _smoothed(ndimage.binary_closing, mask | dents, 2) | mask
         filled &= sides != 3 - side
         result[filled & (result == 0) & ~airways] = side
     keep = sides > 0
@@ -108,6 +110,22 @@ def _smoothed(operation: Callable[..., np.ndarray], mask: np.ndarray, steps: int
     """Open or close ``mask`` as if the first and last slice went on beyond the scan."""
     padded = np.pad(mask, ((steps, steps), (0, 0), (0, 0)), mode="edge")
     return operation(padded, iterations=steps)[steps:-steps]
+
+
+def _clinging(parts: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """Keep those components of ``parts`` that share enough of their surface with ``mask``.
+
+    Pieces of liver, spleen and heart that the rays cut out hang on the lung by an edge at most.
+    """
+    parts = parts & ~mask
+    labels, count = ndimage.label(parts)
+    shell = ndimage.grey_dilation(labels, footprint=ndimage.generate_binary_structure(3, 1))
+    shell[parts] = 0
+    around = np.bincount(shell.ravel(), minlength=count + 1)
+    touching = np.bincount(shell[mask], minlength=count + 1)
+    keep = touching > CONTACT * around
+    keep[0] = False
+    return keep[labels]
 
 
 def _between(mask: np.ndarray, hu: np.ndarray, spacing: float) -> np.ndarray:
@@ -168,11 +186,14 @@ def _inside_thorax(whole: dict[int, np.ndarray], spacing: float) -> np.ndarray:
 
 def _hulls(mask: np.ndarray, margin: float) -> np.ndarray:
     """Return the convex hull of each slice of ``mask``, less a margin in voxels."""
-    result = np.zeros_like(mask)
-    for k in np.flatnonzero(mask.any(axis=(1, 2))):
-        result[k] = convex_hull_image(mask[k])
+    coarse = mask[:, ::2, ::2]
+    hulls = np.zeros_like(coarse)
+    for k in np.flatnonzero(coarse.any(axis=(1, 2))):
+        hulls[k] = convex_hull_image(coarse[k])
     in_plane = ndimage.generate_binary_structure(2, 1)[None]
-    return ndimage.binary_erosion(result, in_plane, iterations=round(margin))
+    hulls = ndimage.binary_erosion(hulls, in_plane, iterations=round(margin / 2.0))
+    rows, columns = mask.shape[1:]
+    return hulls.repeat(2, axis=1).repeat(2, axis=2)[:, :rows, :columns]
 
 
 class Outline:

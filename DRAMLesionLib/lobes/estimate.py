@@ -22,8 +22,8 @@ from DRAMLesionLib.lobes.surfaces import (
 )
 
 FINE_MM = 1.0
-REACH_MM = 24.0
-MINOR_REACH_MM = 20.0
+REACH_MM = 26.0
+MINOR_REACH_MM = 36.0
 SURE_BELOW = 0.35
 """A lobe whose fissures are seen less than this gets a warning."""
 

@@ -20,7 +20,7 @@ from scipy.sparse.linalg import spsolve
 from DRAMLesionLib.geometry import array, resample
 from DRAMLesionLib.lobes.surfaces import STEP_MM, Surface
 
-HALF_HEIGHT_MM = 45.0
+HALF_HEIGHT_MM = 60.0
 HEIGHT_STEP_MM = 1.0
 PLATE_SIGMA_MM = 1.2
 VESSEL_EXCESS_HU = 250.0
@@ -63,9 +63,11 @@ def find_fissure(fine: sitk.Image, lung: sitk.Image, start: Surface, reach_mm: f
     # on these arrays the axes are (height, along, x)
     plate, vessels = fissure_signs(hu, inside)
     cost = np.where(inside, 0.6 * vessels - plate, 0.15).astype(np.float32)
-    moved = _fit_rigid(cost, inside, start, reach_mm)
-    heights = _match(cost, moved.heights)
-    return _settle(plate, inside, moved, heights)
+    found = Fissure(_fit_rigid(cost, inside, start, reach_mm), 0.0)
+    # the second time the band lies around what was found, so that a bend may leave the first one
+    for _ in range(2):
+        found = _settle(plate, inside, found.surface, _match(cost, found.surface.heights))
+    return found
 
 
 def fissure_signs(hu: np.ndarray, inside: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

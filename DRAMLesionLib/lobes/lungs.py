@@ -130,7 +130,7 @@ def _lung_components(hu: np.ndarray, air: np.ndarray) -> np.ndarray:
         raise InputError(message)
     kept = [c for c in likely if c == main or abs(medians[c] - medians[main]) < 250]
     lungs = np.isin(components, [c for c in kept if sizes[c] > 0.1 * sizes[main]])
-    return lungs | _small_parts(components, kept, lungs)
+    return lungs | _small_parts(components, [int(c) for c in kept], lungs)
 
 
 def _small_parts(components: np.ndarray, kept: list[int], lungs: np.ndarray) -> np.ndarray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import SimpleITK as sitk
@@ -32,11 +33,11 @@ class LungBox:
     bottom: float
     top: float
 
-    def y(self, share: np.ndarray | float) -> np.ndarray | float:
+    def y(self, share: Any) -> Any:
         """Return y in mm for a share of the way from front (0) to back (1)."""
         return self.front + share * (self.back - self.front)
 
-    def z(self, share: np.ndarray | float) -> np.ndarray | float:
+    def z(self, share: Any) -> Any:
         """Return z in mm for a share of the way from bottom (0) to top (1)."""
         return self.bottom + share * (self.top - self.bottom)
 

@@ -49,6 +49,56 @@ def test_forward_and_backward_equal_the_gathered_form(shape):
         torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("shape", [(20, 70, 19), (80, 9, 33)])
+def test_volumes_of_several_blocks_equal_the_gathered_form(shape):
+    torch.manual_seed(2)
+    inputs = [torch.randn(1, c, *shape, requires_grad=True) for c in (8, 8, 1)]
+    inputs[0].data *= 5.0  # affinities of all sizes, down to nothing
+    weight = torch.randn(1, 1, *shape)
+    ours, plain = local_attention(*inputs), gathered(*inputs)
+    torch.testing.assert_close(ours, plain, atol=1e-5, rtol=1e-5)
+    for a, b in zip(
+        torch.autograd.grad((ours * weight).sum(), inputs),
+        torch.autograd.grad((plain * weight).sum(), inputs),
+        strict=True,
+    ):
+        torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-5)
+
+
+def test_without_a_gradient_the_result_is_the_same():
+    inputs = [torch.randn(2, c, 4, 5, 6, requires_grad=True) for c in (8, 8, 1)]
+    with torch.no_grad():
+        quiet = local_attention(*inputs)
+    assert not quiet.requires_grad
+    torch.testing.assert_close(quiet, local_attention(*inputs), atol=0, rtol=0)
+
+
+def test_the_module_is_equation_5_as_written():
+    torch.manual_seed(3)
+    module = LocalAttention(5)
+    torch.nn.init.normal_(module.r.weight)
+    y, features = torch.randn(1, 1, 5, 6, 4), torch.randn(1, 5, 5, 6, 4)
+    x = module.reduce(features)
+    written = module.r(gathered(module.theta(x), module.phi(x), module.g(y))) + y
+    torch.testing.assert_close(module(y, features), written, atol=1e-5, rtol=1e-5)
+
+
+def test_half_precision_is_computed_in_single():
+    inputs = [torch.randn(1, c, 4, 4, 4).half().requires_grad_() for c in (8, 8, 1)]
+    out = local_attention(*inputs)
+    assert out.dtype == torch.float32
+    out.sum().backward()
+    assert all(x.grad.dtype == torch.float16 for x in inputs)
+
+
+def test_a_score_that_dwarfs_the_others_picks_its_neighbour():
+    theta, phi = torch.zeros(1, 1, 3, 3, 3), torch.zeros(1, 1, 3, 3, 3)
+    theta[0, 0, 1, 1, 1] = 1.0
+    phi[0, 0, 0, 1, 1] = 1000.0
+    value = torch.arange(27.0).view(1, 1, 3, 3, 3)
+    assert local_attention(theta, phi, value)[0, 0, 1, 1, 1].item() == pytest.approx(4.0)
+
+
 def test_gradients_equal_finite_differences():
     torch.manual_seed(1)
     inputs = [torch.randn(1, 2, 2, 3, 3, dtype=torch.float64, requires_grad=True) for _ in range(3)]

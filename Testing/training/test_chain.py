@@ -10,6 +10,7 @@ from DRAMLesionLib.pipeline import LesionPipeline
 from DRAMLesionLib.weights import read_card
 from Training.__main__ import main
 from Training.cache import read_cache
+from Training.engine import read_checkpoint
 
 SETTINGS = [
     "prepare.workers=1",
@@ -20,6 +21,9 @@ SETTINGS = [
     "regression.base_channels=2",
     "regression.scales=[1.0]",
     "regression.attention=true",
+    "regression.local=true",
+    "regression.sizes=[16,24]",
+    "regression.freeze_norm=0.5",
     "regression.loop.steps=3",
     "regression.loop.batch=2",
     "pseudolabels.workers=1",
@@ -28,6 +32,8 @@ SETTINGS = [
     "segmentation.patch=20",
     "segmentation.border=2",
     "segmentation.start=regression",
+    "segmentation.local=true",
+    "segmentation.freeze_norm=0.5",
     "segmentation.base_channels=2",
     "segmentation.loop.steps=2",
 ]
@@ -62,6 +68,13 @@ def test_the_chain_ends_in_weights_that_segment_uses(trained, data):
     assert len(result.report.rows) == 5
 
 
+def test_local_networks_take_nothing_from_their_deep_levels(trained):
+    for name, prefix in (("regression", "unet."), ("segmentation", "")):
+        weight = read_checkpoint(trained / name)["network"][f"{prefix}decoder.1.0.weight"]
+        assert (weight[:, 8:] == 0).all()
+        assert (weight[:, :8] != 0).all()
+
+
 def test_the_truth_is_never_read(trained, data):
     cases = read_cache(trained / "cache")
     assert len(cases) == 3
@@ -92,7 +105,7 @@ def test_all_terms_together_give_finite_losses(data, trained, tmp_path):
 
 def test_stopped_and_resumed_equals_uninterrupted(data, trained, tmp_path):
     from Training.config import load_config
-    from Training.engine import make_fabric, read_checkpoint, train
+    from Training.engine import make_fabric, train
     from Training.stages.regression import RegressionExperiment
 
     config = load_config(None, SETTINGS)

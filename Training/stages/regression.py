@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
+from DRAMLesionLib import chunks
 from DRAMLesionLib.crf import dense_crf
 from DRAMLesionLib.networks.regression import RegressionNetwork
 from Training import losses
@@ -17,6 +19,7 @@ from Training.cache import CachedCase
 from Training.config import Config
 from Training.engine import Experiment
 from Training.sampling import LobeChunks
+from Training.shortcuts import freeze_norms, hold_deep_levels_at_zero
 
 NAME = "regression"
 
@@ -42,9 +45,12 @@ class RegressionExperiment(Experiment):
 
     def build_network(self) -> nn.Module:
         """Return the untrained regression network."""
-        return RegressionNetwork(
+        network = RegressionNetwork(
             self.config.base_channels, self.config.attention, self.config.prior
         )
+        if self.config.local:
+            hold_deep_levels_at_zero(network.unet)
+        return network
 
     def samples(self) -> Dataset:
         """Return augmented lobe chunks."""
@@ -52,6 +58,10 @@ class RegressionExperiment(Experiment):
 
     def losses(self, network: nn.Module, batch: dict[str, Tensor], step: int) -> dict[str, Tensor]:
         """Return the terms of the total loss and what tells whether a map is trivial."""
+        if step >= self.config.freeze_norm * self.loop.steps:
+            freeze_norms(network)
+        if self.config.sizes:
+            batch = self._resized(batch, step)
         image, mask = batch["image"], batch["mask"]
         dram, attended = network(image)
         probability = torch.sigmoid(dram)
@@ -96,6 +106,16 @@ class RegressionExperiment(Experiment):
             "inside_interval": float(torch.stack(hits).mean()),
             "distance_to_middle": float(torch.stack(distances).mean()),
         }
+
+    def _resized(self, batch: dict[str, Tensor], step: int) -> dict[str, Tensor]:
+        """Bring the chunks of a step to the size that the step draws."""
+        size = int(np.random.default_rng([self._seed, step]).choice(self.config.sizes))
+        cube = (size, size, size)
+        share = chunks.resize(batch["mask"].float(), cube)
+        mask = share > 0.5
+        image = chunks.resize(batch["image"], cube) / share.clamp_min(0.5) * mask
+        vessels = chunks.resize(batch["vessels"], cube)
+        return {**batch, "image": image, "mask": mask, "vessels": vessels}
 
     def _equivariance(
         self, network: nn.Module, batch: dict[str, Tensor], probability: Tensor

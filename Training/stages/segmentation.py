@@ -15,6 +15,7 @@ from Training.cache import LESION, CachedCase
 from Training.config import Config
 from Training.engine import Experiment, read_checkpoint
 from Training.sampling import ScanPatches
+from Training.shortcuts import freeze_norms, hold_deep_levels_at_zero
 
 NAME = "segmentation"
 CLASSES = 3
@@ -56,6 +57,8 @@ class SegmentationExperiment(Experiment):
                 if key.startswith("unet.") and not key.startswith("unet.head")
             }
             network.load_state_dict(body, strict=False)
+        if self.config.local:
+            hold_deep_levels_at_zero(network)
         return network
 
     def samples(self) -> Dataset:
@@ -64,6 +67,8 @@ class SegmentationExperiment(Experiment):
 
     def losses(self, network: nn.Module, batch: dict[str, Tensor], step: int) -> dict[str, Tensor]:
         """Return the bootstrapping loss and the overlap with the pseudo-label."""
+        if step >= self.config.freeze_norm * self.loop.steps:
+            freeze_norms(network)
         image, labels, region = batch["image"], batch["labels"], batch["region"]
         if self.config.padding == "zero":
             # the zeros beyond the cube reach the outermost voxels: they do not count

@@ -1,0 +1,1 @@
+"""Speed and memory beside the named peer, in the same run; ``make bench``."""

@@ -1,0 +1,282 @@
+"""`slicer.parameterNodeWrapper`: typed parameters over the real vtkMRMLScriptedModuleNode.
+
+Stores values in the node exactly as the application does, so that scenes can be exchanged.
+Supported types: bool, int, float, str, Path, enums, MRML nodes and unions of them with None.
+"""
+
+# ruff: noqa: N802, N803, N815  (the application's own names)
+
+from __future__ import annotations
+
+import enum
+import pathlib
+import types
+import typing
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import slicer
+import vtk
+
+from .parameter_widgets import Decimals, SingleStep, connector_for
+from .validators import VALIDATORS, IsInstance, NotNone, Validator
+
+
+class Default:
+    """The default value of a parameter, in an annotation."""
+
+    def __init__(self, value: Any = None, *, generator: Callable[[], Any] | None = None):
+        self._value, self._generator = value, generator
+
+    @property
+    def value(self) -> Any:
+        """The value, made anew where there is a generator."""
+        return self._generator() if self._generator else self._value
+
+
+def split_annotations(kind: Any) -> tuple[Any, tuple[Any, ...]]:
+    """The plain type and its annotations."""
+    plain, *annotations = typing.get_args(Annotated[kind, "end"])
+    return plain, tuple(annotations[:-1])
+
+
+def node_classes(kind: Any) -> tuple[type, ...]:
+    """MRML classes of a node type or of a union of them with None; empty for other types."""
+    plain = split_annotations(kind)[0]
+    is_union = typing.get_origin(plain) in (typing.Union, types.UnionType)
+    parts = typing.get_args(plain) if is_union else (plain,)
+    parts = tuple(part for part in parts if part is not type(None))
+    if parts and all(isinstance(p, type) and issubclass(p, slicer.vtkMRMLNode) for p in parts):
+        return parts
+    return ()
+
+
+@dataclass
+class Parameter:
+    """One parameter: its type, default, checks, and how it is written as text."""
+
+    name: str
+    annotated: Any
+    plain: Any
+    default: Default
+    validators: list[Validator]
+
+    def write(self, node: Any, value: Any) -> None:
+        """Check a value and store it."""
+        for validator in self.validators:
+            validator.validate(value)
+        if node_classes(self.plain):
+            node.SetParameter(self.name, "")
+            node.SetNodeReferenceID(self.name, value.GetID() if value is not None else None)
+        elif isinstance(self.plain, type) and issubclass(self.plain, enum.Enum):
+            node.SetParameter(self.name, value.name)
+        else:
+            node.SetParameter(self.name, str(value))
+
+    def read(self, node: Any) -> Any:
+        """The stored value."""
+        if not node.HasParameter(self.name):
+            self.write(node, self.default.value)
+        if node_classes(self.plain):
+            return node.GetNodeReference(self.name)
+        text = node.GetParameter(self.name)
+        if self.plain is bool:
+            return text == "True"
+        if issubclass(self.plain, enum.Enum):
+            return self.plain[text]
+        return self.plain(text)
+
+
+_PLAIN_DEFAULTS: dict[Any, Any] = {
+    bool: False,
+    int: 0,
+    float: 0,
+    str: "",
+    pathlib.Path: pathlib.Path(),
+}
+
+
+def _parameter(owner: type, name: str, annotated: Any) -> Parameter:
+    plain, annotations = split_annotations(annotated)
+    classes = node_classes(plain)
+    standard: Any
+    checks: list[Validator]
+    if classes:
+        standard, checks = None, [IsInstance(classes)]
+    elif plain in _PLAIN_DEFAULTS:
+        accepted = (int, float) if plain is float else plain
+        standard, checks = _PLAIN_DEFAULTS[plain], [NotNone(), IsInstance(accepted)]
+    elif isinstance(plain, type) and issubclass(plain, enum.Enum):
+        standard, checks = next(iter(plain)), [NotNone(), IsInstance(plain)]
+    else:
+        message = f"Unable to create serializer for {owner} member {name}: {plain}"
+        raise TypeError(message)
+    given = [entry for entry in annotations if isinstance(entry, Default)]
+    default = given[0] if given else Default(standard)
+    if name in vars(owner):
+        default = Default(vars(owner)[name])
+    checks += [entry for entry in annotations if isinstance(entry, Validator)]
+    return Parameter(name, annotated, plain, default, checks)
+
+
+class _Wrapper:
+    """What the decorator adds to a class of parameters."""
+
+    allParameters: dict[str, Parameter]
+
+    def __init__(self, parameterNode: Any):
+        if parameterNode is None:
+            message = "a parameter node is needed"
+            raise AssertionError(message)
+        self.parameterNode = parameterNode
+        self._guis: dict[int, tuple[dict[str, Any], int]] = {}
+        self._next_tag, self._updating = 0, False
+        for parameter in self.allParameters.values():
+            if not parameterNode.HasParameter(parameter.name):
+                parameter.write(parameterNode, parameter.default.value)
+
+    def _known(self, name: str) -> Parameter:
+        if name not in self.allParameters:
+            message = f"Cannot find a param with the given name: {name}"
+            raise ValueError(message)
+        return self.allParameters[name]
+
+    def getValue(self, name: str) -> Any:
+        """A parameter by name."""
+        return self._known(name).read(self.parameterNode)
+
+    def setValue(self, name: str, value: Any) -> None:
+        """Set a parameter by name; observers are told once, after it is complete."""
+        parameter = self._known(name)
+        with slicer.util.NodeModify(self.parameterNode):
+            parameter.write(self.parameterNode, value)
+
+    def default(self, name: str) -> Default:
+        """The default of a parameter."""
+        return self._known(name).default
+
+    def isCached(self, name: str) -> bool:
+        """Whether values are kept beside the node; they are not here."""
+        self._known(name)
+        return False
+
+    @classmethod
+    def dataType(cls, name: str) -> Any:
+        """The annotated type of a parameter."""
+        return cls.allParameters[name].annotated
+
+    def connectGui(self, gui: Any) -> int:
+        """Connect the widgets that have a property SlicerParameterName; returns a tag."""
+        import qt
+
+        if getattr(gui, "isWidgetType", lambda: False)():
+            widgets = gui.findChildren(qt.QWidget)
+        else:
+            widgets = vars(gui).values()
+        named = {widget.property("SlicerParameterName"): widget for widget in widgets}
+        return self.connectParametersToGui({name: w for name, w in named.items() if name})
+
+    def connectParametersToGui(self, mapping: dict[str, Any]) -> int:
+        """Connect widgets by parameter name; returns a tag."""
+        connectors = {
+            name: connector_for(widget, self._known(name)) for name, widget in mapping.items()
+        }
+        tag, self._next_tag = self._next_tag, self._next_tag + 1
+        for name, connector in connectors.items():
+            connector.write(self.getValue(name))
+            connector.connect(self._from_gui(name, connector))
+        event = vtk.vtkCommand.ModifiedEvent
+        observer = self.AddObserver(event, lambda *_: self._to_guis())
+        self._guis[tag] = (connectors, observer)
+        return tag
+
+    def _from_gui(self, name: str, connector: Any) -> Callable[[], None]:
+        def changed() -> None:
+            if not self._updating:
+                self.setValue(name, connector.read())
+
+        return changed
+
+    def _to_guis(self) -> None:
+        if self._updating:
+            return
+        self._updating = True
+        try:
+            for connectors, _ in list(self._guis.values()):
+                for name, connector in connectors.items():
+                    connector.write(self.getValue(name))
+        finally:
+            self._updating = False
+
+    def disconnectGui(self, tag: int) -> None:
+        """Undo `connectGui`; an unknown tag is ignored, as in the application."""
+        if tag in self._guis:
+            connectors, observer = self._guis.pop(tag)
+            for connector in connectors.values():
+                connector.disconnect()
+            self.RemoveObserver(observer)
+
+    def StartModify(self) -> int:
+        """Hold back the node's events."""
+        return self.parameterNode.StartModify()
+
+    def EndModify(self, before: int) -> None:
+        """Let the node's events go."""
+        self.parameterNode.EndModify(before)
+
+    def AddObserver(self, event: Any, callback: Any, priority: float = 0.0) -> int:
+        """Observe the node."""
+        return self.parameterNode.AddObserver(event, callback, priority)
+
+    def RemoveObserver(self, tag: int) -> None:
+        """Stop observing the node."""
+        self.parameterNode.RemoveObserver(tag)
+
+    def Modified(self) -> None:
+        """Tell the node's observers."""
+        self.parameterNode.Modified()
+
+
+def parameterNodeWrapper(cls: type | None = None) -> Any:
+    """Class decorator, with or without brackets."""
+    if cls is None:
+        return parameterNodeWrapper
+    hints = typing.get_type_hints(cls, include_extras=True)
+    parameters = {name: _parameter(cls, name, kind) for name, kind in hints.items()}
+    taken = [name for name in vars(_Wrapper) if not name.startswith("__") and name in vars(cls)]
+    if taken or any(hasattr(_Wrapper, name) for name in parameters):
+        message = f"Cannot use reserved name in a parameterNodeWrapper: {cls}"
+        raise ValueError(message)
+    for name, value in vars(_Wrapper).items():
+        if name == "__init__" or not name.startswith("__"):
+            setattr(cls, name, value)
+    cls.allParameters = parameters  # type: ignore[attr-defined]
+    cls._is_parameter_node_wrapper = True  # type: ignore[attr-defined]
+    for name in parameters:
+        setattr(cls, name, _attribute(name))
+    return cls
+
+
+def _attribute(name: str) -> property:
+    return property(
+        lambda self: self.getValue(name), lambda self, value: self.setValue(name, value)
+    )
+
+
+def parameter_node_module() -> types.ModuleType:
+    """The module `slicer.parameterNodeWrapper`."""
+    module = types.ModuleType("slicer.parameterNodeWrapper")
+    offered: dict[str, Any] = {cls.__name__: cls for cls in VALIDATORS}
+    offered |= {
+        "Default": Default,
+        "Decimals": Decimals,
+        "SingleStep": SingleStep,
+        "parameterNodeWrapper": parameterNodeWrapper,
+        "isParameterNodeWrapper": lambda thing: hasattr(thing, "_is_parameter_node_wrapper"),
+        "SlicerParameterNamePropertyName": "SlicerParameterName",
+    }
+    for name, value in offered.items():
+        setattr(module, name, value)
+    module.__all__ = list(offered)  # type: ignore[attr-defined]
+    return module
