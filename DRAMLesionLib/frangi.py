@@ -253,7 +253,7 @@ def _hessian(padded: torch.Tensor, shape: tuple[int, ...], sigma: float, halo: i
     return h
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=512)
 def _banded(sigma: float, length: int) -> torch.Tensor:
     """Return the matrices (order, length, length + 2 radius) that convolve a padded line."""
     kernels = _kernels(sigma)
@@ -306,8 +306,22 @@ def _buffer(name: str, shape: tuple[int, ...]) -> torch.Tensor:
 
 
 def _blocks(shape: tuple[int, ...], mask: np.ndarray | None, size: int = BLOCK) -> list[Block]:
-    ranges = [[slice(a, min(a + size, n)) for a in range(0, n, size)] for n in shape]
-    return [b for b in itertools.product(*ranges) if mask is None or mask[b].any()]  # type: ignore[misc]
+    """Return blocks that cover the volume, or what the mask leaves of it."""
+    along = [[slice(a, min(a + size, n)) for a in range(0, n, size)] for n in shape]
+    blocks = list(itertools.product(along[0], along[1], along[2]))
+    if mask is None:
+        return blocks
+    return [_shrunk(block, mask[block]) for block in blocks if mask[block].any()]
+
+
+def _shrunk(block: Block, mask: np.ndarray) -> Block:
+    """Return the part of the block that holds all of its mask, which is not empty."""
+    ranges = []
+    for axis, whole in enumerate(block):
+        others = tuple(a for a in range(3) if a != axis)
+        hit = np.flatnonzero(mask.any(axis=others))
+        ranges.append(slice(whole.start + int(hit[0]), whole.start + int(hit[-1]) + 1))
+    return ranges[0], ranges[1], ranges[2]
 
 
 def _with_halo(values: np.ndarray, block: Block, halo: int) -> np.ndarray:

@@ -190,11 +190,15 @@ class PseudoLabelConfig:
         workers: Scans worked on at a time.
         use_scores: Whether lobes with score 0 are left without lesion.
         refined: Whether the refined map decides; otherwise the raw dRAM.
+        match_scores: Instead of a fixed threshold, take in each lobe the voxels with the highest
+            values, as many as the predicted fraction says, within the interval of the score. A
+            weak map is right about the order of the voxels before it is right about their values.
     """
 
     workers: int = 2
     use_scores: bool = True
     refined: bool = True
+    match_scores: bool = False
 
 
 @dataclass(frozen=True)

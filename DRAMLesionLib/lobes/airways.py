@@ -35,7 +35,7 @@ def find_airways(hu: np.ndarray, air: np.ndarray, spacing: float) -> np.ndarray:
     seeds = _enclosed_lumen(hu, air, spacing)
     if not seeds.any():
         return seeds
-    return _grow(hu, seeds, spacing)
+    return _grow(np.where(air, hu, 0.0), seeds, spacing)
 
 
 def _enclosed_lumen(hu: np.ndarray, air: np.ndarray, spacing: float) -> np.ndarray:

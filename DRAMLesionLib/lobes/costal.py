@@ -35,7 +35,7 @@ RIBS = {LEFT: (-20.0, 120.0), RIGHT: (-60.0, 125.0)}
 MIRRORED = 0.95
 """What the mirrored outline of the other lung counts for: no two sides are quite alike."""
 DENT_MM = 7.0
-CONTACT = 0.2
+CONTACT = 0.02
 BULGE = 1.1
 CORE = 0.6
 """Where a ray meets no lung at all, only what lies further out than this share is filled in."""
@@ -230,9 +230,7 @@ class Outline:
         limit = np.where(grown, ndimage.median_filter(limit, 3, mode="nearest"), 0.0)
         inner = np.where(self.reach > 0, self.reach, CORE * limit)
         outside = self._radius > inner[:, self._bin]
-        return _smoothed(
-            ndimage.binary_opening, outside & (self._radius <= limit[:, self._bin]), 2
-        )
+        return _smoothed(ndimage.binary_opening, outside & (self._radius <= limit[:, self._bin]), 2)
 
     def _extreme(self, mask: np.ndarray, choose: np.ufunc, empty: float) -> np.ndarray:
         """Return the least or greatest radius of ``mask`` in each slice and angle."""

@@ -11,8 +11,9 @@ import SimpleITK as sitk
 from DRAMLesionLib.errors import ScanWarning
 from DRAMLesionLib.geometry import AIR_HU, array, image_like, resample, working_grid
 from DRAMLesionLib.lobes import Lobe
+from DRAMLesionLib.lobes.extent import Heights, whole_heights
 from DRAMLesionLib.lobes.fissures import Fissure, find_fissure
-from DRAMLesionLib.lobes.lungs import LEFT, RIGHT, Lungs, segment_lungs
+from DRAMLesionLib.lobes.lungs import GRID_MM, LEFT, RIGHT, Lungs, segment_lungs
 from DRAMLesionLib.lobes.surfaces import (
     LEFT_OBLIQUE,
     RIGHT_MINOR,
@@ -26,6 +27,12 @@ REACH_MM = 26.0
 MINOR_REACH_MM = 36.0
 SURE_BELOW = 0.35
 """A lobe whose fissures are seen less than this gets a warning."""
+CUT_CONFIDENCE = 0.5
+"""Where a scan cuts the lungs, which fissure it is that is seen is a guess."""
+CUT_MESSAGE = (
+    "The scan shows only a part of the lungs: the lobes were placed by landmarks and may be wrong, "
+    "and volumes hold for what is in the field of view."
+)
 
 
 @dataclass(frozen=True)
@@ -45,9 +52,7 @@ class LobeEstimate:
     airways: sitk.Image
 
 
-def estimate_lobes(
-    ct: sitk.Image, progress: Callable[[float], None] | None = None
-) -> LobeEstimate:
+def estimate_lobes(ct: sitk.Image, progress: Callable[[float], None] | None = None) -> LobeEstimate:
     """Estimate the five lobes of a chest CT.
 
     Args:
@@ -64,17 +69,23 @@ def estimate_lobes(
     found = segment_lungs(ct)
     report(0.4)
     sides = array(found.lungs)
+    heights = whole_heights(sides, array(found.airways) > 0, GRID_MM)
     labels = np.zeros(sides.shape, dtype=np.uint8)
     confidence = dict.fromkeys(Lobe, 0.0)
     fine = _fine_ct(ct, found.lungs)
     report(0.5)
     for side, part in ((LEFT, _part_left), (RIGHT, _part_right)):
         if (sides == side).any():
-            part(fine, found, labels, confidence)
+            part(fine, found, heights, labels, confidence)
         report(0.7 if side == LEFT else 0.9)
     lobes = resample(image_like(labels, found.lungs), ct, "labels")
     report(1.0)
-    return LobeEstimate(lobes, confidence, [*found.warnings, *_doubts(confidence)], found.airways)
+    warnings = [*found.warnings]
+    if heights.cut:
+        confidence = {lobe: CUT_CONFIDENCE * share for lobe, share in confidence.items()}
+        warnings.append(ScanWarning("partial-lungs", CUT_MESSAGE))
+    present = [lobe for lobe in Lobe if (labels == lobe).any()]
+    return LobeEstimate(lobes, confidence, warnings + _doubts(confidence, present), found.airways)
 
 
 def _fine_ct(ct: sitk.Image, lungs: sitk.Image) -> sitk.Image:
@@ -87,21 +98,28 @@ def _fine_ct(ct: sitk.Image, lungs: sitk.Image) -> sitk.Image:
 
 
 def _part_left(
-    fine: sitk.Image, found: Lungs, labels: np.ndarray, confidence: dict[Lobe, float]
+    fine: sitk.Image,
+    found: Lungs,
+    heights: Heights,
+    labels: np.ndarray,
+    confidence: dict[Lobe, float],
 ) -> None:
     where, points = _points(found.lungs, LEFT)
-    oblique = find_fissure(
-        fine, found.lungs == LEFT, prior_surface(LEFT_OBLIQUE, lung_box(points, LEFT)), REACH_MM
-    )
+    box = _lung_box(points, LEFT, heights, found.lungs)
+    oblique = find_fissure(fine, found.lungs == LEFT, prior_surface(LEFT_OBLIQUE, box), REACH_MM)
     labels[where] = np.where(oblique.surface.above(points) > 0, Lobe.LUL, Lobe.LLL)
     confidence[Lobe.LUL] = confidence[Lobe.LLL] = oblique.visible
 
 
 def _part_right(
-    fine: sitk.Image, found: Lungs, labels: np.ndarray, confidence: dict[Lobe, float]
+    fine: sitk.Image,
+    found: Lungs,
+    heights: Heights,
+    labels: np.ndarray,
+    confidence: dict[Lobe, float],
 ) -> None:
     where, points = _points(found.lungs, RIGHT)
-    box = lung_box(points, RIGHT)
+    box = _lung_box(points, RIGHT, heights, found.lungs)
     lung = found.lungs == RIGHT
     oblique = find_fissure(fine, lung, prior_surface(RIGHT_OBLIQUE, box), REACH_MM)
     in_front = oblique.surface.above(points) > 0
@@ -125,15 +143,16 @@ def _points(lungs: sitk.Image, side: int) -> tuple[tuple[np.ndarray, ...], np.nd
     return where, np.stack(where[::-1], axis=1) * spacing + origin
 
 
-def lung_box(points: np.ndarray, side: int) -> LungBox:
-    """Return the extent of a lung from the places of its voxels."""
+def _lung_box(points: np.ndarray, side: int, heights: Heights, lungs: sitk.Image) -> LungBox:
+    """Return the extent of a whole lung in mm from the places of its voxels and its heights."""
     low, high = np.percentile(points, (0.2, 99.8), axis=0)
     medial, lateral = (low[0], high[0]) if side == LEFT else (high[0], low[0])
-    return LungBox(medial, lateral, low[1], high[1], low[2], high[2])
+    bottom, top = (lungs.GetOrigin()[2] + GRID_MM * h[side] for h in (heights.bottom, heights.top))
+    return LungBox(medial, lateral, low[1], high[1], bottom, top)
 
 
-def _doubts(confidence: dict[Lobe, float]) -> list[ScanWarning]:
-    unsure = [lobe.full_name for lobe in Lobe if confidence[lobe] < SURE_BELOW]
+def _doubts(confidence: dict[Lobe, float], present: list[Lobe]) -> list[ScanWarning]:
+    unsure = [lobe.full_name for lobe in present if confidence[lobe] < SURE_BELOW]
     if not unsure:
         return []
     message = (

@@ -27,7 +27,8 @@ VESSEL_EXCESS_HU = 250.0
 """A vessel or bronchial wall is denser than the lung around it by this or more."""
 VESSEL_REACH_MM = 6.0
 RIGID_STIFFNESS = 0.05
-BAND_MM = 16.0
+BAND_MM = 20.0
+BAND_STIFFNESS = 0.15
 STEP_PENALTIES = (0.05, 0.2, 0.5)
 PULL, STRETCHING, BENDING = 0.002, 0.02, 0.5
 
@@ -63,11 +64,8 @@ def find_fissure(fine: sitk.Image, lung: sitk.Image, start: Surface, reach_mm: f
     # on these arrays the axes are (height, along, x)
     plate, vessels = fissure_signs(hu, inside)
     cost = np.where(inside, 0.6 * vessels - plate, 0.15).astype(np.float32)
-    found = Fissure(_fit_rigid(cost, inside, start, reach_mm), 0.0)
-    # the second time the band lies around what was found, so that a bend may leave the first one
-    for _ in range(2):
-        found = _settle(plate, inside, found.surface, _match(cost, found.surface.heights))
-    return found
+    moved = _fit_rigid(cost, inside, start, reach_mm)
+    return _settle(plate, inside, moved, _match(cost, moved.heights))
 
 
 def fissure_signs(hu: np.ndarray, inside: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -141,16 +139,12 @@ def _sample(volume: np.ndarray, heights: np.ndarray, offset: np.ndarray | float 
     return volume[level, rows, columns]
 
 
-def _fit_rigid(
-    cost: np.ndarray, inside: np.ndarray, start: Surface, reach_mm: float
-) -> Surface:
+def _fit_rigid(cost: np.ndarray, inside: np.ndarray, start: Surface, reach_mm: float) -> Surface:
     """Move and tilt ``start`` as a whole to where the mean cost is least."""
     blurred = ndimage.gaussian_filter1d(cost, 2.5 / HEIGHT_STEP_MM, axis=0)[:, ::2, ::2]
     lung = inside[:, ::2, ::2]
     heights = start.heights[::2, ::2]
-    along, across = np.meshgrid(
-        *(np.linspace(-1.0, 1.0, n) for n in heights.shape), indexing="ij"
-    )
+    along, across = np.meshgrid(*(np.linspace(-1.0, 1.0, n) for n in heights.shape), indexing="ij")
     best, found = np.inf, (0.0, 0.0, 0.0)
     for tilt in np.linspace(-0.8, 0.8, 9) * reach_mm:
         for lean in np.linspace(-0.5, 0.5, 5) * reach_mm:
@@ -176,7 +170,7 @@ def _match(cost: np.ndarray, heights: np.ndarray) -> np.ndarray:
     """Return for each cell the height of least cost near ``heights`` (semi-global matching)."""
     offsets = np.arange(-BAND_MM, BAND_MM + 1, HEIGHT_STEP_MM)
     local = np.stack([_sample(cost, heights, o) for o in offsets], axis=-1)
-    local = local + 0.0006 * offsets**2
+    local = local + BAND_STIFFNESS * (offsets / BAND_MM) ** 2
     total = np.zeros_like(local)
     for view, out in ((local, total), (local.transpose(1, 0, 2), total.transpose(1, 0, 2))):
         _add_paths(view, out, 0)
@@ -219,9 +213,7 @@ def _cheapest_step(costs: np.ndarray) -> np.ndarray:
     return best
 
 
-def _settle(
-    plate: np.ndarray, inside: np.ndarray, moved: Surface, heights: np.ndarray
-) -> Fissure:
+def _settle(plate: np.ndarray, inside: np.ndarray, moved: Surface, heights: np.ndarray) -> Fissure:
     """Fit a thin plate to ``heights``: close where a fissure was seen, stiff where not."""
     on = _sample(inside, heights)
     seen = _evidence(plate, inside, heights) * on
@@ -238,6 +230,7 @@ def _settle(
 
 def _evidence(plate: np.ndarray, inside: np.ndarray, heights: np.ndarray) -> np.ndarray:
     """Return for each cell, 0 to 1, whether a plate is seen there and not all around."""
+
     def level(offset: float) -> np.ndarray:
         near = np.max([_sample(plate, heights, offset + d) for d in (-1.0, 0.0, 1.0)], axis=0)
         on = _sample(inside, heights, offset).astype(np.float32)
@@ -266,14 +259,13 @@ def _thin_plate(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
         - STRETCHING * laplace
     )
     coarse = spsolve(system.tocsc(), target.ravel()).reshape(rows, columns)
-    places = np.meshgrid(
-        *((np.arange(n) - 0.5) / 2.0 for n in values.shape), indexing="ij"
-    )
+    places = np.meshgrid(*((np.arange(n) - 0.5) / 2.0 for n in values.shape), indexing="ij")
     return ndimage.map_coordinates(coarse, places, order=1, mode="nearest")
 
 
 def _laplacian(rows: int, columns: int) -> sparse.csr_matrix:
     """Return the 5-point Laplacian with free edges."""
+
     def line(n: int) -> sparse.csr_matrix:
         difference = sparse.diags([-np.ones(n - 1), np.ones(n - 1)], [0, 1], shape=(n - 1, n))
         return -(difference.T @ difference)

@@ -16,6 +16,7 @@ import numpy as np
 import psutil
 import SimpleITK as sitk
 import torch
+from scipy import ndimage
 from skimage.filters import frangi
 
 from DRAMLesionLib.frangi import FrangiConfig, vesselness
@@ -68,11 +69,11 @@ def _scan() -> tuple[sitk.Image, sitk.Image]:
     file = Path(DATA) / "ct" / "lidc-idri-0002.nii.gz"
     ct = sitk.ReadImage(str(file)) if file.is_file() else make_phantom(0, 1.25).ct
     ct = resample(ct, working_grid(ct, 1.25))
-    body = sitk.BinaryFillhole(sitk.BinaryMorphologicalOpening(ct > -400, (3, 3, 3)))
     hu = array(ct)
-    hu[array(body) == 0] = -1024.0
-    lungs = sitk.BinaryMorphologicalClosing(image_like((hu > -980) & (hu < -500), ct), (4, 4, 4))
-    return ct, lungs
+    tissue = ndimage.binary_opening(hu > -400, iterations=2)
+    body = np.stack([ndimage.binary_fill_holes(plane) for plane in tissue])
+    lungs = ndimage.binary_closing(body & (hu < -500), iterations=4)
+    return ct, image_like(lungs, ct)
 
 
 def _objectness(scaled: np.ndarray, spacing: float) -> np.ndarray:

@@ -7,6 +7,7 @@ import pytest
 import SimpleITK as sitk
 
 from DRAMLesionLib.pipeline import LesionPipeline
+from DRAMLesionLib.severity import score_to_interval
 from DRAMLesionLib.weights import read_card
 from Training.__main__ import main
 from Training.cache import read_cache
@@ -27,6 +28,7 @@ SETTINGS = [
     "regression.loop.steps=3",
     "regression.loop.batch=2",
     "pseudolabels.workers=1",
+    "pseudolabels.match_scores=true",
     "segmentation.spacing=4.0",
     "segmentation.padding=zero",
     "segmentation.patch=20",
@@ -73,6 +75,15 @@ def test_local_networks_take_nothing_from_their_deep_levels(trained):
         weight = read_checkpoint(trained / name)["network"][f"{prefix}decoder.1.0.weight"]
         assert (weight[:, 8:] == 0).all()
         assert (weight[:, :8] != 0).all()
+
+
+def test_matched_labels_keep_to_the_intervals_of_the_scores(trained):
+    for case in read_cache(trained / "cache"):
+        labels, lobes = case.load("segmentation/labels"), case.load("segmentation/lobes")
+        for lobe, score in case.scores.items():
+            inside = (lobes == lobe) & (labels != 1)
+            low, high = score_to_interval(score)
+            assert low - 0.01 <= (labels[inside] == 2).mean() <= high + 0.01
 
 
 def test_the_truth_is_never_read(trained, data):

@@ -20,7 +20,9 @@ import torch
 from DRAMLesionLib import dram, geometry, io
 from DRAMLesionLib.dram import DRAMConfig
 from DRAMLesionLib.intensity import HU_MAX, HU_MIN
+from DRAMLesionLib.lobes import Lobe
 from DRAMLesionLib.networks.regression import RegressionNetwork
+from DRAMLesionLib.severity import score_to_interval
 from Training.cache import BACKGROUND, LESION, VESSEL, CachedCase
 from Training.config import Config
 from Training.data import write_whole
@@ -137,16 +139,34 @@ def compute_label(case: CachedCase, output: Path, config: Config) -> np.ndarray:
         torch.device("cpu"),
     )
     chosen = maps.refined if config.pseudolabels.refined else maps.dram
-    lesion = geometry.array(geometry.resample(chosen, target)) > settings.threshold
-    labels = np.full(lesion.shape, BACKGROUND, dtype=np.uint8)
+    values = geometry.array(geometry.resample(chosen, target))
+    labels = np.full(values.shape, BACKGROUND, dtype=np.uint8)
     if found is not None:
         labels[geometry.array(geometry.resample(found, target, "labels")) > 0] = VESSEL
+    lobes = np.asarray(case.load("segmentation/lobes"))
+    if config.pseudolabels.match_scores:
+        lesion = _most_likely(values, (labels != VESSEL) * lobes, case, maps.fractions)
+    else:
+        lesion = values > settings.threshold
     if config.pseudolabels.use_scores:
-        lobes = case.load("segmentation/lobes")
         clear = [lobe for lobe, score in case.scores.items() if score == 0]
         lesion &= ~np.isin(lobes, clear)
     labels[lesion] = LESION
     return labels
+
+
+def _most_likely(
+    values: np.ndarray, lobes: np.ndarray, case: CachedCase, fractions: dict[Lobe, float]
+) -> np.ndarray:
+    """Return in each scored lobe the voxels of highest value, as many as its score allows."""
+    lesion = np.zeros(values.shape, dtype=bool)
+    for lobe, score in case.scores.items():
+        inside = lobes == lobe
+        if not score or not inside.any():
+            continue
+        share = float(np.clip(fractions.get(lobe, 0.0), *score_to_interval(score)))
+        lesion |= inside & (values > np.quantile(values[inside], 1.0 - share))
+    return lesion
 
 
 def _to_cache_grid(edited: sitk.Image, case: CachedCase) -> np.ndarray:
