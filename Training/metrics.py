@@ -203,13 +203,14 @@ class ProbabilityHistogram:
     def precision_recall(self) -> tuple[np.ndarray, np.ndarray]:
         """Return precision and recall at every threshold, from the highest to the lowest.
 
-        Thresholds above which nothing lies are left out. Both arrays are empty where the truth is.
+        Thresholds at which no voxel lies are left out. Both arrays are empty where the truth is.
         """
         found = np.cumsum(self.lesion[::-1])
-        called = np.cumsum((self.lesion + self.other)[::-1])
+        each = (self.lesion + self.other)[::-1]
+        called = np.cumsum(each)
         if found[-1] == 0:
             return np.empty(0), np.empty(0)
-        some = called > 0
+        some = each > 0
         return found[some] / called[some], found[some] / found[-1]
 
     def average_precision(self) -> float:
