@@ -116,7 +116,8 @@ def write_image(image: sitk.Image, path: Path | str) -> None:
 
     def write(part: Path) -> None:
         try:
-            sitk.WriteImage(image, str(part), useCompression=True)
+            # the lowest level: a CT is written five times as fast, and hardly larger
+            sitk.WriteImage(image, str(part), useCompression=True, compressionLevel=1)
         except RuntimeError as error:
             message = f"{path} cannot be written: is the folder writable, and is there room?"
             raise InputError(message) from error

@@ -114,7 +114,29 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--spacing", type=float, default=1.5, help="voxel edge in mm")
     command.add_argument("--healthy-share", type=float, default=0.15)
     command.add_argument("--workers", type=int, default=2)
+    _add_synthesis(commands)
     return parser
+
+
+def _add_synthesis(commands: argparse._SubParsersAction) -> None:
+    command = commands.add_parser("synthesis", help="Set synthetic lesions into real lungs.")
+    command.set_defaults(run=_make_synthetic)
+    command.add_argument(
+        "--scans", type=Path, nargs="+", required=True, help="lungs without lesions"
+    )
+    command.add_argument(
+        "--without",
+        nargs="*",
+        default=[],
+        metavar="SCAN=LOBE,LOBE",
+        help="lobes that are not free of lesions, left out: lidc-idri-0001=LUL,LLL",
+    )
+    command.add_argument("--output", type=Path, required=True, help="folder of the data set")
+    command.add_argument("--count", type=int, required=True)
+    command.add_argument("--first-seed", type=int, default=0)
+    command.add_argument("--spacing", type=float, default=1.5, help="voxel edge in mm")
+    command.add_argument("--healthy-share", type=float, default=0.25)
+    command.add_argument("--workers", type=int, default=2)
 
 
 def _run_stage(options: argparse.Namespace) -> None:
@@ -133,6 +155,32 @@ def _make_phantoms(options: argparse.Namespace) -> None:
         options.first_seed,
         options.spacing,
         options.healthy_share,
+        options.workers,
+        print,
+    )
+
+
+def _make_synthetic(options: argparse.Namespace) -> None:
+    from DRAMLesionLib.errors import InputError
+    from DRAMLesionLib.lobes import Lobe
+    from Training.synthesis.make import make_synthetic
+
+    without = {}
+    for entry in options.without:
+        name, _, lobes = entry.partition("=")
+        known = {lobe.name: lobe for lobe in Lobe}
+        if not lobes or not set(lobes.split(",")) <= set(known):
+            message = f"--without {entry}: write SCAN=LOBE,LOBE with {', '.join(known)}"
+            raise InputError(message)
+        without[name] = [known[lobe] for lobe in lobes.split(",")]
+    make_synthetic(
+        options.output,
+        options.scans,
+        options.count,
+        options.first_seed,
+        options.spacing,
+        options.healthy_share,
+        without,
         options.workers,
         print,
     )

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import SimpleITK as sitk
 
+from DRAMLesionLib import io
 from DRAMLesionLib.errors import InputError
 from DRAMLesionLib.lobes import Lobe
 from DRAMLesionLib.phantom import make_phantom
@@ -107,16 +107,10 @@ def _make_case(task: PhantomTask) -> Scores:
         f"{TRUTH}/vessels": phantom.vessels,
     }
     for name, image in images.items():
-        _write(image, task.folder / name / f"{task.case}.nii.gz")
+        path = task.folder / name / f"{task.case}.nii.gz"
+        path.parent.mkdir(exist_ok=True)
+        io.write_image(image, path)
     fractions = {lobe.name: float(phantom.fractions[lobe]) for lobe in Lobe}
     text = json.dumps({"spacing_mm": task.spacing, "fractions": fractions}, indent=2)
     (task.folder / TRUTH / f"{task.case}.json").write_text(text + "\n", encoding="utf-8")
     return {lobe: phantom.scores[lobe] for lobe in Lobe}
-
-
-def _write(image: sitk.Image, path: Path) -> None:
-    path.parent.mkdir(exist_ok=True)
-    # the format is chosen by the ending, so the mark of an unfinished file goes in front
-    part = path.with_name(f".part-{path.name}")
-    sitk.WriteImage(image, str(part), True, 1)
-    part.replace(path)

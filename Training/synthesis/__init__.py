@@ -1,0 +1,1 @@
+"""Synthetic lesions in real lungs: the phantom's lesions set into scans without lesions."""
