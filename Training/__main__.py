@@ -14,6 +14,7 @@ from pathlib import Path
 from DRAMLesionLib.errors import Cancelled, DRAMLesionError
 from Training.config import Config, dump_config, load_config
 from Training.data import write_whole
+from Training.evaluation_commands import add_commands as add_evaluation
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -115,6 +116,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--healthy-share", type=float, default=0.15)
     command.add_argument("--workers", type=int, default=2)
     _add_synthesis(commands)
+    add_evaluation(commands)
     return parser
 
 
