@@ -28,6 +28,7 @@ from DRAMLesionLib.lobes import Lobe
 from DRAMLesionLib.lobes.providers import provide_lobes
 from DRAMLesionLib.lobes.schemes import to_lobes
 from DRAMLesionLib.networks.regression import RegressionNetwork
+from DRAMLesionLib.networks.unet import UNet3D
 from DRAMLesionLib.report.model import Report, tabulate
 from DRAMLesionLib.segmentation import SegmentationConfig
 
@@ -234,7 +235,12 @@ class LesionPipeline:
         coarse_ct = geometry.resample(ct, grid, fill=geometry.AIR_HU, antialias=True)
         lungs = geometry.resample(sitk.Cast(lobes > 0, sitk.sitkUInt8), grid, "nearest")
         probabilities = segmentation.segment(
-            self._segmentation, coarse_ct, lungs, config, self.device, clock.tick
+            cast(UNet3D, self._segmentation),
+            coarse_ct,
+            lungs,
+            config,
+            self.device,
+            clock.tick,
         )
         margin = geometry.image_like(segmentation.lesion_margin(probabilities), grid)
         lesion = geometry.resample(margin, ct, fill=-1.0) > 0

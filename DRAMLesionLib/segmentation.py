@@ -9,10 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 import SimpleITK as sitk
 import torch
-from torch import nn
 
 from DRAMLesionLib import geometry, intensity
-from DRAMLesionLib.networks.unet import STRIDE, VALID_EXACT_SHRINK, VALID_SHRINK
+from DRAMLesionLib.networks.unet import STRIDE, VALID_EXACT_SHRINK, UNet3D
+from DRAMLesionLib.networks.whole import fused, run_whole
 
 Progress = Callable[[float], None]
 Slices = tuple[slice, slice, slice]
@@ -30,17 +30,19 @@ class SegmentationConfig:
 
     Attributes:
         spacing: Isotropic voxel size in mm.
-        tile: Largest edge of a tile's output in voxels. Tiles fit each other exactly, so this
-            decides about speed and memory and not about the result.
+        tile: Largest edge of a tile's output in voxels, above what most lungs need. Tiles fit
+            each other exactly, so this decides about speed and memory and not about the result.
+        slab: Thickness in voxels of what is worked on at a time within a tile; the same holds.
     """
 
     spacing: float = 1.5
-    tile: int = 96
+    tile: int = 320
+    slab: int = 16
 
 
 @torch.no_grad()
 def segment(
-    network: nn.Module,
+    network: UNet3D,
     ct: sitk.Image,
     lungs: sitk.Image,
     config: SegmentationConfig,
@@ -67,18 +69,22 @@ def segment(
     probabilities = np.zeros((CLASSES, *inside.shape), dtype=np.float32)
     probabilities[BACKGROUND] = 1.0
     todo = [tile for tile in tiles(inside, config.tile) if inside[tile].any()]
-    margin = (VALID_EXACT_SHRINK - VALID_SHRINK) // 2
+    quick = fused(network)
     for number, tile in enumerate(todo):
         patch = torch.from_numpy(_cut_with_halo(image, tile))[None, None].to(device)
-        logits = network(patch).logits[..., margin:-margin, margin:-margin, margin:-margin]
-        clipped = tuple(
-            slice(t.start, min(t.stop, n)) for t, n in zip(tile, inside.shape, strict=True)
-        )
-        valid = tuple(slice(0, c.stop - c.start) for c in clipped)
-        softmax = torch.softmax(logits[0].float(), dim=0)[(slice(None), *valid)]
-        probabilities[(slice(None), *clipped)] = softmax.cpu().numpy()
-        if progress is not None:
-            progress((number + 1) / len(todo))
+        whole = probabilities[(slice(None), *tile)]
+
+        def take(first: int, logits: torch.Tensor, whole: np.ndarray = whole) -> None:
+            # a tile may reach beyond the volume
+            part = whole[:, first : first + logits.shape[2]]
+            softmax = torch.softmax(logits[0].float(), dim=0).cpu().numpy()
+            part[...] = softmax[(slice(None), *(slice(0, n) for n in part.shape[1:]))]
+
+        def tell(share: float, number: int = number) -> None:
+            if progress is not None:
+                progress((number + share) / len(todo))
+
+        run_whole(quick, patch, take, config.slab, tell)
     return probabilities
 
 

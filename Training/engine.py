@@ -165,7 +165,7 @@ class _Run:
         folder.mkdir(parents=True, exist_ok=True)
         _keep_settings(folder, experiment.settings, fabric)
         torch.manual_seed(config.seed)
-        network = synchronised(experiment.build_network(), fabric)
+        network = _channels_last(synchronised(experiment.build_network(), fabric))
         optimiser = _build_optimiser(network, experiment.optimiser)
         self.step = 0
         if (folder / CHECKPOINT).is_file():
@@ -250,7 +250,11 @@ class _Run:
             multiprocessing_context="spawn" if workers else None,
         )
         for batch in loader:
-            yield {name: value.to(self.fabric.device) for name, value in batch.items()}
+            moved = {name: value.to(self.fabric.device) for name, value in batch.items()}
+            yield {
+                name: _channels_last(value) if value.dim() == 5 else value
+                for name, value in moved.items()
+            }
 
     def _save(self) -> None:
         if not self.fabric.is_global_zero:
@@ -334,6 +338,11 @@ def synchronised(network: nn.Module, fabric: Fabric) -> nn.Module:
     if fabric.world_size == 1:
         return network
     return nn.SyncBatchNorm.convert_sync_batchnorm(network)
+
+
+def _channels_last(x: Any) -> Any:
+    """Return a network or volumes with channels last, with which narrow layers are faster."""
+    return x.to(memory_format=torch.channels_last_3d)
 
 
 def _build_optimiser(network: nn.Module, config: OptimiserConfig) -> torch.optim.Optimizer:

@@ -5,12 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
 
 from DRAMLesionLib import weights
 from DRAMLesionLib.intensity import window
 from DRAMLesionLib.networks.regression import RegressionNetwork
-from DRAMLesionLib.networks.unet import VALID_SHRINK, UNet3D, UNetOutput
+from DRAMLesionLib.networks.unet import UNet3D
 
 
 def write_small_weights(folder: Path) -> Path:
@@ -47,12 +46,18 @@ def write_small_weights(folder: Path) -> Path:
     return folder
 
 
-class DenseVoxels(nn.Module):
-    """Takes the place of the segmentation network: lesion is what is denser than -600 HU."""
-
-    def forward(self, image: Tensor) -> UNetOutput:
-        crop = VALID_SHRINK // 2
-        seen = image[..., crop:-crop, crop:-crop, crop:-crop]
-        lesion = (seen - float(window(torch.tensor(-600.0)))) * 100.0
-        zero = torch.zeros_like(lesion)
-        return UNetOutput(torch.cat((zero, zero - 50.0, lesion), dim=1), (image, image))
+def dense_voxels() -> UNet3D:
+    """Return a segmentation network whose weights are set so that lesion is above -600 HU."""
+    network = UNet3D(out_channels=3, base_channels=1, padding="valid").eval()
+    with torch.no_grad():
+        for name, parameter in network.named_parameters():
+            if "head" in name or parameter.dim() == 5:
+                parameter.zero_()
+        # the image passes through the first skip connection to the head
+        for stage in (network.encoder[0], network.decoder[2]):
+            stage[0].weight[0, 0, 1, 1, 1] = 1.0
+            stage[3].weight[0, 0, 1, 1, 1] = 1.0
+        network.head.weight[2, 0] = 100.0
+        network.head.bias[1] = -50.0
+        network.head.bias[2] = -100.0 * float(window(torch.tensor(-600.0)))
+    return network

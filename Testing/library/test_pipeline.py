@@ -9,7 +9,7 @@ from DRAMLesionLib.errors import Cancelled, InputError, ScanWarning, WeightsErro
 from DRAMLesionLib.lobes import Lobe
 from DRAMLesionLib.phantom import make_phantom
 from DRAMLesionLib.pipeline import STAGES, LesionPipeline
-from Testing.library.small_weights import DenseVoxels, write_small_weights
+from Testing.library.small_weights import dense_voxels, write_small_weights
 
 
 @pytest.fixture(scope="module")
@@ -20,7 +20,7 @@ def phantom():
 @pytest.fixture(scope="module")
 def pipeline(tmp_path_factory):
     made = LesionPipeline("cpu", write_small_weights(tmp_path_factory.mktemp("weights")))
-    made._segmentation = DenseVoxels()
+    made._segmentation = dense_voxels()
     return made
 
 

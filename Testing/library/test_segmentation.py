@@ -5,6 +5,7 @@ import torch
 
 from DRAMLesionLib.geometry import IDENTITY, image_like
 from DRAMLesionLib.networks.unet import UNet3D
+from DRAMLesionLib.networks.whole import fused, run_whole
 from DRAMLesionLib.segmentation import (
     BACKGROUND,
     SegmentationConfig,
@@ -75,3 +76,17 @@ def test_where_no_lung_is_there_is_background_and_progress_reaches_one(network):
 def test_lesion_margin_is_positive_where_lesion_wins():
     probabilities = np.array([[0.2, 0.5], [0.3, 0.1], [0.5, 0.4]]).reshape(3, 1, 1, 2)
     np.testing.assert_allclose(lesion_margin(probabilities).ravel(), [0.2, -0.1])
+
+
+def test_the_whole_volume_is_the_output_of_one_huge_patch(network):
+    torch.manual_seed(5)
+    image = torch.rand(1, 1, 132, 116, 124)
+    with torch.no_grad():
+        wanted = network(image).logits[..., 10:-10, 10:-10, 10:-10]
+    for run in (network, fused(network)):
+        for depth in (4, 16):
+            slabs = {}
+            run_whole(run, image, slabs.__setitem__, depth)
+            assert sorted(slabs) == list(range(0, 24, depth))
+            found = torch.cat([slabs[first] for first in sorted(slabs)], dim=2)
+            torch.testing.assert_close(found, wanted, atol=2e-5, rtol=1e-4)
