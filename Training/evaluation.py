@@ -1,8 +1,13 @@
-"""How good the whole way is on phantoms whose truth is known.
+"""How good methods are on scans whose truth is known.
 
+``python -m Training evaluate`` takes a data set with a truth (:mod:`Training.data`);
 ``python -m Training.evaluation --output FILE.json`` makes phantoms from seeds that no training
-uses, each once with its lesions and once healthy, runs the pipeline on them, and prints and writes
-what it found. No training stage reads a truth; this module does nothing else.
+uses, each once with its lesions and once healthy, and prints and writes the figures alone.
+No training stage reads a truth but the supervised ceiling; this module does nothing else.
+
+Voxels of the whole scan count as lesion or not; the lesion-free ones, for specificity, calibration
+and precision, are those of the lungs. By type, prediction and truth are each taken apart into
+ground glass, consolidation and mixed, and compared type by type.
 """
 
 from __future__ import annotations
@@ -10,125 +15,437 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import SimpleITK as sitk
 
+from DRAMLesionLib import geometry
+from DRAMLesionLib.errors import InputError
 from DRAMLesionLib.lobes import Lobe
+from DRAMLesionLib.severity import fraction_to_score
 from DRAMLesionLib.weights import BUNDLED
-from Training.data import write_whole
+from Training import metrics
+from Training.data import LOBES, SCANS, SCORES, TRUTH, case_name, read_scores, write_whole
+from Training.methods import load_method
+from Training.methods.base import Outcome, Prediction, Trained
+from Training.metrics import Confusion, ProbabilityHistogram
+from Training.results import plain
 from Training.workers import in_workers
 
 FIRST_TEST_SEED = 900_000
 """Phantoms from here on are for evaluation alone."""
 
+TYPES = {"ground glass": 1, "consolidation": 2, "mixed": 3}
+BINS = 200
+
 
 @dataclass(frozen=True)
-class EvaluationTask:
-    """One phantom to evaluate on.
+class TrueScan:
+    """A scan with its truth; all images on one grid.
 
     Attributes:
-        seed: What the phantom is drawn from.
+        ct: HU.
+        lobes: Labels of :class:`Lobe`.
+        lesions: 0 none, 1 ground glass, 2 consolidation, 3 mixed.
+        scores: Severity score of each lobe; None takes it from the other two.
+    """
+
+    ct: sitk.Image
+    lobes: sitk.Image
+    lesions: sitk.Image
+    scores: dict[Lobe, int | None] | None = None
+
+
+class Source(ABC):
+    """Where a scan with its truth comes from; small enough to be sent to a worker.
+
+    Attributes:
+        name: Of the scan.
+    """
+
+    name: str
+
+    @abstractmethod
+    def load(self) -> TrueScan:
+        """Read or make the scan."""
+
+
+@dataclass(frozen=True)
+class PhantomSource(Source):
+    """A phantom.
+
+    Attributes:
+        seed: What it is drawn from.
         spacing: Voxel edge in mm.
         healthy: Whether it has no lesion.
-        estimate: Whether the lobes are estimated; otherwise the true ones are given.
-        weights: Folder with the weights.
     """
 
     seed: int
     spacing: float
     healthy: bool
+
+    @property
+    def name(self) -> str:  # type: ignore[override]
+        """Name of the phantom."""
+        return f"phantom-{self.seed:06d}{'-healthy' if self.healthy else ''}"
+
+    def load(self) -> TrueScan:
+        """Make it."""
+        from DRAMLesionLib.phantom import make_phantom
+
+        phantom = make_phantom(self.seed, self.spacing, scores={} if self.healthy else None)
+        return TrueScan(phantom.ct, phantom.lobes, phantom.lesions, dict(phantom.scores))
+
+
+@dataclass(frozen=True)
+class FileSource(Source):
+    """A case of a data set.
+
+    Attributes:
+        name: Of the case.
+        scan: File or DICOM folder.
+        lobes: Lobe labels.
+        lesions: True lesions.
+        scores: As the table says.
+    """
+
+    name: str
+    scan: Path
+    lobes: Path
+    lesions: Path
+    scores: tuple[tuple[Lobe, int | None], ...]
+
+    def load(self) -> TrueScan:
+        """Read it."""
+        from DRAMLesionLib import io
+
+        ct, _ = io.read_ct(self.scan)
+        lobes, lesions = (
+            geometry.resample(io.read_labels(path), ct, "nearest")
+            for path in (self.lobes, self.lesions)
+        )
+        return TrueScan(ct, lobes, lesions, dict(self.scores))
+
+
+@dataclass(frozen=True)
+class EvaluationTask:
+    """One scan and one method.
+
+    Attributes:
+        source: The scan.
+        trained: The method.
+        estimate: Whether the lobes are estimated; otherwise the true ones are given.
+    """
+
+    source: Source
+    trained: Trained
     estimate: bool
-    weights: Path
+
+
+@dataclass(frozen=True)
+class LobeResult:
+    """A lobe as found and in truth; None where it could not be assessed."""
+
+    name: str
+    predicted: float | None
+    true: float | None
+    predicted_score: int | None
+    true_score: int | None
+
+
+@dataclass(frozen=True)
+class Picture:
+    """The slice of a scan with most lesion, (j, i) each."""
+
+    grey: np.ndarray
+    truth: np.ndarray
+    found: np.ndarray
+    pixel_mm: tuple[float, float]
 
 
 @dataclass(frozen=True)
 class CaseResult:
-    """What the pipeline found in one phantom, beside the truth.
+    """What a method found in a scan, beside the truth.
 
     Attributes:
-        seed: Of the phantom.
-        healthy: Whether it has no lesion.
-        predicted: Lesion fraction of each lobe by the final segmentation; None if not assessable.
-        dram: Lesion fraction of each lobe, the mean of its dRAM.
-        true: True lesion fraction of each lobe.
-        predicted_scores: Severity scores by the final segmentation.
-        true_scores: True scores.
-        intersection: Voxels of the final lesion mask that are lesion.
-        union: Voxels that are either.
+        case: Name of the scan.
+        method: Row of the table.
+        healthy: Whether the scan has no lesion.
+        confusion: Voxels; the lesion-free ones are those of the lungs.
+        by_type: The same for each type of lesion.
+        found_of_type: Share of the true lesion of each type that was found as whatever type.
+        lobes: The five lobes.
         lesion_percent: Share of both lungs that was called lesion.
+        histogram: Probabilities in the lungs and the true lesions.
+        seconds: Run time by stage; ``total`` is that of the whole method.
+        picture: For the report.
     """
 
-    seed: int
+    case: str
+    method: str
     healthy: bool
-    predicted: dict[str, float | None]
-    dram: dict[str, float]
-    true: dict[str, float]
-    predicted_scores: dict[str, int | None]
-    true_scores: dict[str, int]
-    intersection: int
-    union: int
+    confusion: Confusion
+    by_type: dict[str, Confusion]
+    found_of_type: dict[str, float]
+    lobes: tuple[LobeResult, ...]
     lesion_percent: float
+    histogram: ProbabilityHistogram = field(repr=False)
+    seconds: dict[str, float] = field(default_factory=dict)
+    picture: Picture | None = field(default=None, repr=False)
 
 
-def evaluate_phantoms(tasks: Sequence[EvaluationTask], workers: int) -> list[CaseResult]:
-    """Run the pipeline on phantoms, some at a time; results are in the order of the tasks."""
-    results = dict(in_workers(_evaluate, tasks, workers))
-    return [results[task] for task in tasks]
+def find_sources(folder: Path) -> list[Source]:
+    """Return the cases of a data set that have a truth.
+
+    Raises:
+        InputError: If there is none, or a case with a truth lacks scan, lobes or scores.
+    """
+    truths = _files(folder / TRUTH / "lesions")
+    scans, lobes = _files(folder / SCANS), _files(folder / LOBES)
+    table, _ = read_scores(folder / SCORES)
+    problems = [
+        f"{name} lacks {what}"
+        for name in truths
+        for what, known in (("a scan", scans), ("lobes", lobes), ("scores", table))
+        if name not in known
+    ]
+    if problems or not truths:
+        message = f"{folder} cannot be evaluated on: {'; '.join(problems) or 'it has no truth'}"
+        raise InputError(message)
+    return [
+        FileSource(n, scans[n], lobes[n], truths[n], tuple(table[n].items()))
+        for n in sorted(truths)
+    ]
+
+
+def _files(folder: Path) -> dict[str, Path]:
+    """Return the images of a folder by case; none if it is missing."""
+    if not folder.is_dir():
+        return {}
+    named = ((case_name(path), path) for path in sorted(folder.iterdir()))
+    return {name: path for name, path in named if name is not None}
+
+
+def evaluate(
+    sources: Sequence[Source],
+    methods: Sequence[Trained],
+    workers: int,
+    estimate: bool = False,
+    report: Callable[[str], None] = lambda _: None,
+) -> list[CaseResult]:
+    """Run methods on scans; the results are in the order of methods and sources."""
+    tasks = [EvaluationTask(source, method, estimate) for method in methods for source in sources]
+    results = {}
+    for number, (task, found) in enumerate(in_workers(_evaluate, tasks, workers), start=1):
+        results[task] = found
+        last = found[-1]
+        report(
+            f"{number}/{len(tasks)} {last.method}, {last.case}: IoU {last.confusion.iou:.3f}, "
+            f"{last.seconds['total']:.1f} s"
+        )
+    return [result for task in tasks for result in results[task]]
+
+
+def _evaluate(task: EvaluationTask) -> list[CaseResult]:
+    scan = task.source.load()
+    predictor = load_method(task.trained)
+    start = time.perf_counter()
+    outcome = predictor(scan.ct, None if task.estimate else scan.lobes)
+    seconds = {**outcome.seconds, "total": time.perf_counter() - start}
+    return [
+        compare(task.source.name, name, scan, prediction, outcome, seconds)
+        for name, prediction in outcome.predictions.items()
+    ]
+
+
+def compare(
+    case: str,
+    method: str,
+    scan: TrueScan,
+    prediction: Prediction,
+    outcome: Outcome,
+    seconds: dict[str, float],
+) -> CaseResult:
+    """Compare a prediction with the truth.
+
+    Args:
+        case: Name of the scan.
+        method: Name of the row.
+        scan: The scan with its truth.
+        prediction: On the same grid.
+        outcome: What it comes from.
+        seconds: Run time by stage.
+    """
+    true_types, types = geometry.array(scan.lesions), geometry.array(prediction.lesions)
+    truth, found = true_types > 0, types > 0
+    lungs = geometry.array(scan.lobes) > 0
+    counted = lungs | truth | found
+    values = geometry.array(prediction.probability)
+    by_type = {
+        name: Confusion.of(types == kind, true_types == kind, counted)
+        for name, kind in TYPES.items()
+    }
+    called = geometry.array(outcome.lobes) > 0
+    return CaseResult(
+        case=case,
+        method=method,
+        healthy=not truth.any(),
+        confusion=Confusion.of(found, truth, counted),
+        by_type=by_type,
+        found_of_type={
+            name: metrics.sensitivity(found, true_types == kind) for name, kind in TYPES.items()
+        },
+        lobes=_compare_lobes(scan, prediction, outcome, found, truth),
+        lesion_percent=100.0 * float(found[called].mean()) if called.any() else metrics.NAN,
+        histogram=ProbabilityHistogram.of(values[counted], truth[counted], BINS),
+        seconds=seconds,
+        picture=_picture(scan.ct, lungs, truth, found),
+    )
+
+
+def _compare_lobes(
+    scan: TrueScan, prediction: Prediction, outcome: Outcome, found: np.ndarray, truth: np.ndarray
+) -> tuple[LobeResult, ...]:
+    true_lobes, lobes = geometry.array(scan.lobes), geometry.array(outcome.lobes)
+    rows = []
+    for lobe in Lobe:
+        true = _share(truth, true_lobes == lobe)
+        predicted = prediction.fractions.get(lobe, _share(found, lobes == lobe))
+        if lobe in outcome.not_assessable:
+            predicted = None
+        score = None if true is None else fraction_to_score(true)
+        if scan.scores is not None and scan.scores.get(lobe) is not None:
+            score = scan.scores[lobe]
+        predicted_score = None if predicted is None else fraction_to_score(min(predicted, 1.0))
+        rows.append(LobeResult(lobe.name, predicted, true, predicted_score, score))
+    return tuple(rows)
+
+
+def _share(mask: np.ndarray, region: np.ndarray) -> float | None:
+    return float(mask[region].mean()) if region.any() else None
+
+
+def _picture(ct: sitk.Image, lungs: np.ndarray, truth: np.ndarray, found: np.ndarray) -> Picture:
+    """Return the axial slice with most lesion, cut to the lungs; else the middle one."""
+    grid = geometry.working_grid(ct, max(1.5, min(ct.GetSpacing())))
+    masks = [geometry.image_like(mask, ct) for mask in (truth, found, lungs)]
+    true, called, inside = (
+        geometry.array(geometry.resample(mask, grid, "nearest")) > 0 for mask in masks
+    )
+    counts = (true | called).sum(axis=(1, 2))
+    k = int(counts.argmax()) if counts.any() else len(counts) // 2
+    j, i = _box((true | called | inside)[k], margin=8)
+    hu = geometry.array(geometry.resample(ct, grid, fill=geometry.AIR_HU))[k, j, i]
+    grey = np.round(np.clip((hu + 1200.0) / 1500.0, 0.0, 1.0) * 255.0).astype(np.uint8)
+    spacing = grid.GetSpacing()
+    return Picture(grey, true[k, j, i], called[k, j, i], (spacing[1], spacing[0]))
+
+
+def _box(mask: np.ndarray, margin: int) -> tuple[slice, slice]:
+    """Return the box around a mask (j, i) and a margin; all of it if the mask is empty."""
+    if not mask.any():
+        return slice(None), slice(None)
+    ranges = []
+    for axis in (1, 0):
+        hit = np.flatnonzero(mask.any(axis=axis))
+        ranges.append(slice(max(int(hit[0]) - margin, 0), int(hit[-1]) + 1 + margin))
+    return ranges[0], ranges[1]
 
 
 def summarise(results: Sequence[CaseResult]) -> dict[str, Any]:
-    """Return the figures of an evaluation.
+    """Return the figures of one method.
 
-    Fractions are in [0, 1], percentages in 0 to 100. Lobes that could not be assessed are counted
-    and left out.
+    Fractions are in [0, 1], percentages in 0 to 100; what is not defined is NaN. Overlaps, kappa
+    and fractions are over the scans with lesions; healthy scans have figures of their own.
 
     Args:
-        results: One for each phantom; those with lesions and healthy ones.
+        results: One for each scan.
     """
-    from sklearn.metrics import cohen_kappa_score
-
-    ill = [r for r in results if not r.healthy]
-    healthy = [r for r in results if r.healthy]
-    names = [lobe.name for lobe in Lobe]
-    pairs = [(r, n) for r in ill for n in names if r.predicted[n] is not None]
-    true = np.array([r.true[n] for r, n in pairs])
-    found = np.array([r.predicted[n] for r, n in pairs], dtype=float)
-    dram = np.array([r.dram.get(n, 0.0) for r, n in pairs])
-    kappa = cohen_kappa_score(
-        [r.true_scores[n] for r, n in pairs],
-        [r.predicted_scores[n] for r, n in pairs],
-        labels=list(range(6)),
-        weights="linear",
-    )
-    overlaps = [r.intersection / r.union for r in ill if r.union]
+    ill, healthy = _parted(results)
+    lobes = [lobe for r in ill for lobe in r.lobes]
+    known = [x for x in lobes if x.predicted is not None and x.true is not None]
+    found, true = ([getattr(x, name) for x in known] for name in ("predicted", "true"))
+    pairs, missing = _score_pairs(ill)
+    total = sum((r.confusion for r in ill), Confusion())
+    histogram = _added(ill)
+    overlaps = [r.confusion.iou for r in ill]
+    errors = [abs(f - t) for f, t in zip(found, true, strict=True)]
+    percents = [r.lesion_percent for r in healthy]
     return {
         "scans_with_lesions": len(ill),
         "healthy_scans": len(healthy),
         "lobes": len(pairs),
-        "lobes_not_assessable": len(ill) * len(names) - len(pairs),
-        "fraction_correlation": _correlation(found, true),
-        "fraction_mean_absolute_error": float(np.abs(found - true).mean()),
-        "dram_fraction_correlation": _correlation(dram, true),
-        "score_weighted_kappa": float(kappa),
-        "iou_mean_of_scans": float(np.mean(overlaps)),
-        "healthy_lesion_percent_mean": float(np.mean([r.lesion_percent for r in healthy])),
-        "healthy_lesion_percent_max": float(np.max([r.lesion_percent for r in healthy])),
+        "lobes_not_assessable": missing,
+        "fraction_correlation": metrics.correlation(found, true),
+        "fraction_mean_absolute_error": metrics.mean_defined(errors)[0],
+        "score_weighted_kappa": metrics.weighted_kappa(pairs),
+        "score_weighted_kappa_interval": list(metrics.bootstrap_interval(ill, _kappa, 1000)),
+        "score_confusion_matrix": metrics.confusion_matrix(pairs).tolist(),
+        "iou_mean_of_scans": metrics.mean_defined(overlaps)[0],
+        "iou_mean_of_scans_interval": list(
+            metrics.bootstrap_interval(overlaps, lambda s: float(np.mean(s)))
+        ),
+        "dice_mean_of_scans": metrics.mean_defined([r.confusion.dice for r in ill])[0],
+        "all_voxels": total.figures(),
+        "average_precision": histogram.average_precision() if histogram else metrics.NAN,
+        "calibration_error": histogram.calibration_error() if histogram else metrics.NAN,
+        "by_type": {name: _summarise_type(ill, name) for name in TYPES},
+        "bland_altman_lesion_percent": asdict(
+            metrics.bland_altman([100 * f for f in found], [100 * t for t in true])
+        ),
+        "healthy_lesion_percent_mean": metrics.mean_defined(percents)[0],
+        "healthy_lesion_percent_max": max(percents, default=metrics.NAN),
+        "seconds_mean": metrics.mean_defined([r.seconds["total"] for r in results])[0],
     }
 
 
-def _correlation(a: np.ndarray, b: np.ndarray) -> float | None:
-    """Return Pearson's correlation; None where one of the two does not vary."""
-    if len(a) < 2 or np.ptp(a) == 0 or np.ptp(b) == 0:
-        return None
-    return float(np.corrcoef(a, b)[0, 1])
+def _summarise_type(ill: Sequence[CaseResult], name: str) -> dict[str, Any]:
+    """Return the figures of one type; scans without it in truth are left out of the mean."""
+    having = [r for r in ill if r.by_type[name].tp + r.by_type[name].fn]
+    total = sum((r.by_type[name] for r in ill), Confusion())
+    return {
+        "scans": len(having),
+        "iou_mean_of_scans": metrics.mean_defined([r.by_type[name].iou for r in having])[0],
+        "iou_all_voxels": total.iou if total.tp + total.fn else metrics.NAN,
+        "found_as_any_type": metrics.mean_defined([r.found_of_type[name] for r in having])[0],
+    }
+
+
+def _parted(results: Sequence[CaseResult]) -> tuple[list[CaseResult], list[CaseResult]]:
+    return [r for r in results if not r.healthy], [r for r in results if r.healthy]
+
+
+def _score_pairs(results: Sequence[CaseResult]) -> tuple[list[tuple[int, int]], int]:
+    lobes = [lobe for r in results for lobe in r.lobes]
+    return metrics.assessable(
+        [lobe.predicted_score for lobe in lobes], [lobe.true_score for lobe in lobes]
+    )
+
+
+def _kappa(results: Sequence[CaseResult]) -> float:
+    return metrics.weighted_kappa(_score_pairs(results)[0])
+
+
+def _added(results: Sequence[CaseResult]) -> ProbabilityHistogram | None:
+    total: ProbabilityHistogram | None = None
+    for result in results:
+        total = result.histogram if total is None else total + result.histogram
+    return total
+
+
+def histogram_of(results: Sequence[CaseResult]) -> ProbabilityHistogram | None:
+    """Return the probabilities of all scans with lesions; None if there is none."""
+    return _added(_parted(results)[0])
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Evaluate from the command line; returns the exit status."""
+    """Evaluate on phantoms from the command line; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m Training.evaluation", description=__doc__)
     parser.add_argument("--output", type=Path, required=True, help="JSON file for the figures")
     parser.add_argument("--count", type=int, default=20, help="seeds (default 20)")
@@ -140,49 +457,48 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--estimate-lobes", action="store_true", help="estimate the lobes instead of giving them"
     )
     options = parser.parse_args(arguments)
-    tasks = [
-        EvaluationTask(seed, options.spacing, healthy, options.estimate_lobes, options.weights)
+    sources = [
+        PhantomSource(seed, options.spacing, healthy)
         for seed in range(options.first_seed, options.first_seed + options.count)
         for healthy in (False, True)
     ]
-    results = evaluate_phantoms(tasks, options.workers)
-    summary = summarise(results)
-    content = {"summary": summary, "cases": [asdict(result) for result in results]}
-    write_whole(options.output, json.dumps(content, indent=1) + "\n")
+    method = Trained("dram", options.weights)
+    results = evaluate(sources, [method], options.workers, options.estimate_lobes)
+    final = results[-1].method
+    summary = summarise([r for r in results if r.method == final])
+    content = {
+        "summary": summary,
+        "stages": {name: summarise(rows) for name, rows in by_method(results).items()},
+        "cases": [case_content(r) for r in results if r.method == final],
+    }
+    write_whole(options.output, json.dumps(plain(content), indent=1) + "\n")
     for name, value in summary.items():
-        text = f"{value:.3f}" if isinstance(value, float) else str(value)
-        sys.stdout.write(f"{name:32s} {text}\n")
+        if isinstance(value, int | float):
+            text = f"{value:.3f}" if isinstance(value, float) else str(value)
+            sys.stdout.write(f"{name:32s} {text}\n")
     return 0
 
 
-def _evaluate(task: EvaluationTask) -> CaseResult:
-    # imported in the worker: the parent needs neither torch nor phantoms
-    from DRAMLesionLib import geometry
-    from DRAMLesionLib.phantom import make_phantom
-    from DRAMLesionLib.pipeline import LesionPipeline
+def by_method(results: Sequence[CaseResult]) -> dict[str, list[CaseResult]]:
+    """Return the results of each method, in the order in which they first appear."""
+    parted: dict[str, list[CaseResult]] = {}
+    for result in results:
+        parted.setdefault(result.method, []).append(result)
+    return parted
 
-    phantom = make_phantom(task.seed, task.spacing, scores={} if task.healthy else None)
-    pipeline = LesionPipeline("cpu", task.weights)
-    lobes = None if task.estimate else phantom.lobes
-    result = pipeline.run(phantom.ct, lobes, lobe_scheme="dram")
-    found = geometry.array(result.lesions) > 0
-    truth = geometry.array(phantom.lesions) > 0
-    rows = {row.name: row for row in result.report.rows}
-    return CaseResult(
-        seed=task.seed,
-        healthy=task.healthy,
-        predicted={
-            name: None if row.lesion_percent is None else row.lesion_percent / 100.0
-            for name, row in rows.items()
-        },
-        dram={lobe.name: fraction for lobe, fraction in result.maps.fractions.items()},
-        true={lobe.name: float(phantom.fractions[lobe]) for lobe in Lobe},
-        predicted_scores={name: row.score for name, row in rows.items()},
-        true_scores={lobe.name: int(phantom.scores[lobe]) for lobe in Lobe},
-        intersection=int((found & truth).sum()),
-        union=int((found | truth).sum()),
-        lesion_percent=float(result.report.row("total").lesion_percent or 0.0),
-    )
+
+def case_content(result: CaseResult) -> dict[str, Any]:
+    """Return what a file says about one scan."""
+    return {
+        "case": result.case,
+        "method": result.method,
+        "healthy": result.healthy,
+        **result.confusion.figures(),
+        "by_type": {name: c.figures() for name, c in result.by_type.items()},
+        "lobes": [asdict(lobe) for lobe in result.lobes],
+        "lesion_percent": result.lesion_percent,
+        "seconds": result.seconds,
+    }
 
 
 if __name__ == "__main__":

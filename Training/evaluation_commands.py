@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import argparse
+import datetime
+import os
+import platform
 import sys
 from pathlib import Path
 from typing import Any
 
-from DRAMLesionLib.weights import BUNDLED
+from DRAMLesionLib.weights import BUNDLED, NetworkName, has_network, read_card
 
 
 def add_commands(commands: argparse._SubParsersAction) -> None:
-    """Add ``slices`` to the command line."""
+    """Add ``slices`` and ``evaluate`` to the command line."""
     _add_slices(commands)
+    _add_evaluate(commands)
 
 
 def _add_slices(commands: argparse._SubParsersAction) -> None:
@@ -37,6 +41,48 @@ def _slices(options: argparse.Namespace) -> None:
     _print_figures(
         "mean of slices", {name: m["mean"] for name, m in content["mean_of_slices"].items()}
     )
+
+
+def _add_evaluate(commands: argparse._SubParsersAction) -> None:
+    command = commands.add_parser("evaluate", help="Measure weights on scans with truth.")
+    command.set_defaults(run=_evaluate)
+    command.add_argument("--data", type=Path, required=True, help="data set with a truth")
+    command.add_argument("--weights", type=Path, default=BUNDLED)
+    command.add_argument("--output", type=Path, required=True, help="folder of the results")
+    command.add_argument("--workers", type=int, default=2, help="scans at a time")
+    command.add_argument(
+        "--estimate-lobes", action="store_true", help="estimate the lobes instead of giving them"
+    )
+
+
+def _evaluate(options: argparse.Namespace) -> None:
+    from Training.evaluation import evaluate, find_sources
+    from Training.evaluation_report import write_evaluation
+    from Training.methods.base import Trained
+
+    sources = find_sources(options.data)
+    methods = [Trained("dram", options.weights)]
+    results = evaluate(sources, methods, options.workers, options.estimate_lobes, print)
+    about = {
+        "title": options.data.name,
+        "scans": len(sources),
+        "weights": _checksums(options.weights),
+        "lobes": "estimated" if options.estimate_lobes else "given",
+        "date": datetime.date.today().isoformat(),
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+    }
+    content = write_evaluation(results, options.output, about)
+    for name, summary in content["methods"].items():
+        keys = ("iou_mean_of_scans", "average_precision", "score_weighted_kappa")
+        _print_figures(name, {key: summary[key] for key in keys})
+    print(f"wrote {options.output / 'evaluation.html'}")  # noqa: T201
+
+
+def _checksums(folder: Path) -> str:
+    """Name the networks of a folder by the first digits of their checksums."""
+    names: tuple[NetworkName, ...] = ("regression", "segmentation", "vessels")
+    there = [name for name in names if has_network(folder, name)]
+    return ", ".join(f"{name} {read_card(folder, name).sha256[:12]}" for name in there)
 
 
 def _print_figures(title: str, figures: dict[str, Any]) -> None:

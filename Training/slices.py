@@ -12,8 +12,6 @@ lungs. There are no lobes.
 from __future__ import annotations
 
 import json
-import math
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +29,7 @@ from DRAMLesionLib.segmentation import LESION, lesion_margin
 from Training import metrics, slices_prepare
 from Training.data import write_whole
 from Training.flat import flat_probabilities
+from Training.results import plain, whole_folder
 from Training.slices_prepare import CHEST_WALL_HU, LUNGS_MM, prepare_slice
 
 RESULT = "slices.json"
@@ -103,28 +102,17 @@ def measure_slices(
         InputError: If the slices cannot be used, all reasons named, or the output not written.
     """
     slices = read_slices(images, masks)
-    _check_output(output)
-    part = output.with_name(f".{output.name}.part")
-    try:
-        shutil.rmtree(part, ignore_errors=True)
+    with whole_folder(output, RESULT) as folder:
         for name in (MASKS, MAPS, OUTLINES):
-            (part / name).mkdir(parents=True)
+            (folder / name).mkdir()
         found = []
         for number, one in enumerate(slices, start=1):
             found.append(finder(one.grey))
-            _write_pictures(part, one, found[-1])
+            _write_pictures(folder, one, found[-1])
             overlap = metrics.dice(found[-1].mask, one.truth)
             report(f"{number}/{len(slices)} {one.name}: Dice {overlap:.3f} {found[-1].note}")
         content = {"settings": settings, **compare(slices, found)}
-        write_whole(part / RESULT, json.dumps(content, indent=1) + "\n")
-        if output.exists():
-            shutil.rmtree(output)
-        part.rename(output)
-    except OSError as error:
-        message = f"cannot write to {output}: {error.strerror}; choose another output folder"
-        raise InputError(message) from error
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
+        write_whole(folder / RESULT, json.dumps(content, indent=1) + "\n")
     return content
 
 
@@ -216,7 +204,7 @@ def compare(slices: list[Slice], found: list[Found]) -> dict[str, Any]:
         "mean_dice_interval_95": list(interval),
         "by_slice": rows,
     }
-    return cast(dict[str, Any], _plain(content))
+    return cast(dict[str, Any], plain(content))
 
 
 def read_slices(images: Path, masks: Path) -> list[Slice]:
@@ -271,15 +259,6 @@ def _read_grey(path: Path) -> np.ndarray:
         raise InputError(message) from error
 
 
-def _check_output(output: Path) -> None:
-    """Refuse to replace a folder that holds something else than results of an earlier run."""
-    if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        if (output / RESULT).is_file():
-            return
-        message = f"{output} holds other files: choose a folder that is new or empty"
-        raise InputError(message)
-
-
 def _write_pictures(folder: Path, one: Slice, found: Found) -> None:
     name = f"{one.name}.png"
     Image.fromarray(found.mask.astype(np.uint8) * 255).save(folder / MASKS / name)
@@ -313,14 +292,3 @@ def _nothing(grey: np.ndarray, note: str) -> Found:
 
 def _mean(values: Any) -> float:
     return float(np.mean(values))
-
-
-def _plain(value: Any) -> Any:
-    """Return nested content with None for what is not a number: JSON knows no NaN."""
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_plain(item) for item in value]
-    if isinstance(value, float):
-        return round(value, 6) if math.isfinite(value) else None
-    return value

@@ -1,0 +1,222 @@
+"""What an evaluation leaves: tables as CSV, all figures as JSON, and one HTML page to read.
+
+The page holds everything itself and loads nothing from anywhere.
+"""
+
+from __future__ import annotations
+
+import base64
+import csv
+import io
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jinja2 import Environment, StrictUndefined
+
+from Training import evaluation_figures as figures
+from Training import metrics
+from Training.data import write_whole
+from Training.evaluation import TYPES, CaseResult, by_method, case_content, histogram_of, summarise
+from Training.results import plain, whole_folder
+
+JSON, HTML, TABLE, CASES, LOBES_CSV = (
+    "evaluation.json",
+    "evaluation.html",
+    "table.csv",
+    "cases.csv",
+    "lobes.csv",
+)
+_TEMPLATE = Path(__file__).with_name("evaluation_report.html")
+
+
+def write_evaluation(
+    results: Sequence[CaseResult], output: Path, about: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Write tables, figures and page of an evaluation.
+
+    Args:
+        results: From :func:`Training.evaluation.evaluate`.
+        output: Folder; one that holds an earlier evaluation is replaced.
+        about: What was evaluated, for the head of the page and the JSON.
+
+    Returns:
+        The content of the JSON.
+
+    Raises:
+        InputError: If the folder holds something else or cannot be written.
+    """
+    methods = by_method(results)
+    summaries = {name: summarise(rows) for name, rows in methods.items()}
+    main = list(methods)[-1]
+    tests = [asdict(test) for test in compare_scans(methods, main)]
+    content = plain(
+        {
+            "about": dict(about),
+            "main": main,
+            "methods": summaries,
+            "paired_tests_iou": tests,
+            "cases": [case_content(r) for r in results],
+        }
+    )
+    rows = table_rows(summaries)
+    with whole_folder(output, JSON) as folder:
+        write_whole(folder / JSON, json.dumps(content, indent=1) + "\n")
+        write_whole(folder / TABLE, _csv(rows))
+        write_whole(folder / CASES, _csv(_case_rows(results)))
+        write_whole(folder / LOBES_CSV, _csv(_lobe_rows(results)))
+        write_whole(folder / HTML, _page(content, rows, methods, main))
+    return content
+
+
+def compare_scans(
+    methods: Mapping[str, Sequence[CaseResult]], main: str
+) -> list[metrics.Comparison]:
+    """Test the IoU of scans with lesions of the main method against that of each other one."""
+    values = {
+        name: [r.confusion.iou for r in sorted(rows, key=lambda r: r.case) if not r.healthy]
+        for name, rows in methods.items()
+    }
+    return metrics.compare_methods(values, reference=main)
+
+
+def table_rows(summaries: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return table II: one row a method, overall and by type."""
+    rows = []
+    for name, s in summaries.items():
+        low, high = s["iou_mean_of_scans_interval"]
+        kappa_low, kappa_high = s["score_weighted_kappa_interval"]
+        row = {
+            "method": name,
+            "IoU": s["iou_mean_of_scans"],
+            "IoU low": low,
+            "IoU high": high,
+            **{f"IoU {t}": s["by_type"][t]["iou_mean_of_scans"] for t in TYPES},
+            **{f"found {t}": s["by_type"][t]["found_as_any_type"] for t in TYPES},
+            "IoU all voxels": s["all_voxels"]["iou"],
+            "Dice": s["dice_mean_of_scans"],
+            "PPV": s["all_voxels"]["ppv"],
+            "sensitivity": s["all_voxels"]["sensitivity"],
+            "specificity": s["all_voxels"]["specificity"],
+            "average precision": s["average_precision"],
+            "kappa": s["score_weighted_kappa"],
+            "kappa low": kappa_low,
+            "kappa high": kappa_high,
+            "healthy lesion %": s["healthy_lesion_percent_mean"],
+            "seconds": s["seconds_mean"],
+        }
+        rows.append(row)
+    return rows
+
+
+def _case_rows(results: Sequence[CaseResult]) -> list[dict[str, Any]]:
+    return [
+        {
+            "method": r.method,
+            "case": r.case,
+            "healthy": int(r.healthy),
+            **r.confusion.figures(),
+            **{f"iou {name}": c.iou for name, c in r.by_type.items()},
+            "average_precision": r.histogram.average_precision(),
+            "lesion_percent": r.lesion_percent,
+            "seconds": r.seconds["total"],
+        }
+        for r in results
+    ]
+
+
+def _lobe_rows(results: Sequence[CaseResult]) -> list[dict[str, Any]]:
+    return [
+        {"method": r.method, "case": r.case, **asdict(lobe)} for r in results for lobe in r.lobes
+    ]
+
+
+def _csv(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Return rows as CSV; what is not defined stays empty."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(rows[0]) if rows else [], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(plain(dict(row)) for row in rows)
+    return text.getvalue()
+
+
+def _page(
+    content: Mapping[str, Any],
+    rows: Sequence[Mapping[str, Any]],
+    methods: Mapping[str, Sequence[CaseResult]],
+    main: str,
+) -> str:
+    environment = Environment(autoescape=True, undefined=StrictUndefined)
+    environment.filters["number"] = _number
+    template = environment.from_string(_TEMPLATE.read_text(encoding="utf-8"))
+    summary = content["methods"][main]
+    return template.render(
+        about=content["about"],
+        main=main,
+        summary=summary,
+        rows=rows,
+        types=list(TYPES),
+        tests=content["paired_tests_iou"],
+        plots=[(title, _data_url(png)) for title, png in _plots(summary, methods, main)],
+        cases=[(title, _data_url(png)) for title, png in _case_pictures(methods[main])],
+    )
+
+
+def _plots(
+    summary: Mapping[str, Any], methods: Mapping[str, Sequence[CaseResult]], main: str
+) -> list[tuple[str, bytes]]:
+    histograms = {n: h for n, rows in methods.items() if (h := histogram_of(rows)) is not None}
+    lobes = [lobe for r in methods[main] if not r.healthy for lobe in r.lobes]
+    pairs = [
+        (100 * lobe.predicted, 100 * lobe.true)
+        for lobe in lobes
+        if lobe.predicted is not None and lobe.true is not None
+    ]
+    matrix = np.array(summary["score_confusion_matrix"])
+    plots = []
+    if histograms:
+        plots.append(("Precision and recall over all voxels", figures.precision_recall(histograms)))
+        plots.append(("Calibration of the probability", figures.calibration(histograms)))
+    plots.append((f"Scores of lobes, {main}", figures.score_matrix(matrix, "lobes")))
+    if pairs:
+        found, true = zip(*pairs, strict=True)
+        plots.append((f"Lesion % of lobes, {main}", figures.bland_altman_plot(found, true)))
+    plots.append(("Run time", figures.run_times(methods)))
+    return plots
+
+
+def _case_pictures(results: Sequence[CaseResult]) -> list[tuple[str, bytes]]:
+    """Return the best, the median and the worst scan, and the healthy one with most lesion."""
+    ill = sorted((r for r in results if not r.healthy), key=lambda r: r.confusion.iou)
+    chosen = []
+    if ill:
+        chosen = [("best", ill[-1]), ("median", ill[len(ill) // 2]), ("worst", ill[0])]
+    healthy = [r for r in results if r.healthy]
+    if healthy:
+        chosen.append(("most lesion in healthy lungs", max(healthy, key=_lesion_percent)))
+    return [
+        (
+            f"{kind}: {r.case}, "
+            + (f"{r.lesion_percent:.2f} %" if r.healthy else f"IoU {r.confusion.iou:.3f}"),
+            figures.outlines(r.picture),
+        )
+        for kind, r in chosen
+        if r.picture is not None
+    ]
+
+
+def _lesion_percent(result: CaseResult) -> float:
+    return float(np.nan_to_num(result.lesion_percent))
+
+
+def _data_url(png: bytes) -> str:
+    return "data:image/png;base64," + base64.b64encode(png).decode("ascii")
+
+
+def _number(value: Any, digits: int = 3) -> str:
+    if value is None or (isinstance(value, float) and not np.isfinite(value)):
+        return "–"
+    return f"{value:.{digits}f}"
