@@ -193,12 +193,15 @@ class PseudoLabelConfig:
         match_scores: Instead of a fixed threshold, take in each lobe the voxels with the highest
             values, as many as the predicted fraction says, within the interval of the score. A
             weak map is right about the order of the voxels before it is right about their values.
+        fill_vessels: Whether vessels with lesion all around them are lesion too, as readers outline
+            it. Suppression takes them out of the map with all the others.
     """
 
     workers: int = 2
     use_scores: bool = True
     refined: bool = True
     match_scores: bool = False
+    fill_vessels: bool = False
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from typing import cast
 import numpy as np
 import SimpleITK as sitk
 import torch
+from scipy.ndimage import uniform_filter
 
 from DRAMLesionLib import dram, geometry, io
 from DRAMLesionLib.dram import DRAMConfig
@@ -33,6 +34,9 @@ from Training.stages.regression import RegressionExperiment
 from Training.workers import in_workers
 
 NAME = "pseudolabels"
+_AROUND_VOXELS = 7
+"""Edge of the cube that decides what a vessel lies in."""
+
 Report = Callable[[str], None]
 
 
@@ -152,7 +156,17 @@ def compute_label(case: CachedCase, output: Path, config: Config) -> np.ndarray:
         clear = [lobe for lobe, score in case.scores.items() if score == 0]
         lesion &= ~np.isin(lobes, clear)
     labels[lesion] = LESION
+    if config.pseudolabels.fill_vessels:
+        labels[_vessels_in_lesions(labels, lobes)] = LESION
     return labels
+
+
+def _vessels_in_lesions(labels: np.ndarray, lobes: np.ndarray) -> np.ndarray:
+    """Return the vessel voxels of which most of the lung around them, vessels apart, is lesion."""
+    lesion = uniform_filter((labels == LESION).astype(np.float32), _AROUND_VOXELS)
+    other = (lobes > 0) & (labels != VESSEL)
+    lung = uniform_filter(other.astype(np.float32), _AROUND_VOXELS)
+    return (labels == VESSEL) & (lobes > 0) & (lesion > 0.5 * lung) & (lesion > 0)
 
 
 def _most_likely(
