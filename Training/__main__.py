@@ -13,7 +13,7 @@ from pathlib import Path
 
 from DRAMLesionLib.errors import Cancelled, DRAMLesionError
 from Training.config import Config, dump_config, load_config
-from Training.data import write_whole
+from Training.data import find_labels, write_whole
 from Training.evaluation_commands import add_commands as add_evaluation
 
 
@@ -53,7 +53,8 @@ def pseudolabels(options: argparse.Namespace, config: Config) -> None:
     from Training.cache import read_cache
     from Training.stages.pseudolabels import make_pseudolabels
 
-    make_pseudolabels(read_cache(options.output / "cache"), options.output, config, print)
+    given = find_labels(options.data)
+    make_pseudolabels(read_cache(options.output / "cache"), options.output, config, print, given)
 
 
 def segmentation(options: argparse.Namespace, config: Config) -> None:

@@ -2,8 +2,10 @@
 
 ``DIR/scans/CASE.nii.gz`` (NIfTI, NRRD, MetaImage, or a folder ``CASE`` with one DICOM series),
 ``DIR/scores.csv`` with the columns ``case, LUL, LLL, RUL, RML, RLL``, and where the user has them
-lobe masks ``DIR/lobes/CASE.nii.gz``. A truth that phantoms bring lies in ``DIR/truth`` and is read
-by the evaluation alone, never by a training stage.
+lobe masks ``DIR/lobes/CASE.nii.gz``. Pseudo-labels that a person drew or corrected lie in
+``DIR/pseudolabels/CASE.nii.gz`` (0 background, 1 vessel, 2 lesion) and take the place of the
+computed ones. A truth that phantoms bring lies in ``DIR/truth`` and is read by the evaluation
+alone, never by a training stage.
 """
 
 from __future__ import annotations
@@ -19,8 +21,11 @@ from DRAMLesionLib.lobes import Lobe
 from DRAMLesionLib.severity import score_to_interval
 
 SCANS, LOBES, TRUTH, SCORES = "scans", "lobes", "truth", "scores.csv"
+PSEUDOLABELS = "pseudolabels"
 COLUMNS = ("case", *(lobe.name for lobe in Lobe))
 EXTENSIONS = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd")
+UNSCORED = ("", "-", "n/a", "na", "none", "not assessable")
+"""What a table says about a lobe that nobody could score."""
 
 Scores = dict[Lobe, int | None]
 """Severity score 0..5 of each lobe, None where nobody gave one."""
@@ -35,12 +40,14 @@ class Case:
         scan: File, or folder with one DICOM series.
         lobes: Lobe mask; None leaves the lobes to the embedded estimate.
         scores: Severity scores.
+        label: Pseudo-label by a person; None leaves it to the training.
     """
 
     name: str
     scan: Path
     lobes: Path | None
     scores: Scores
+    label: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -76,14 +83,15 @@ def find_cases(folders: Sequence[Path]) -> tuple[list[Case], list[Problem]]:
         table, found = read_scores(folder / SCORES)
         problems += found
         scans, more = _files(folder / SCANS)
-        masks, still_more = _files(folder / LOBES) if (folder / LOBES).is_dir() else ({}, [])
-        problems += more + still_more
-        problems += _unmatched(folder, table, scans, masks)
+        masks, of_masks = _optional_files(folder / LOBES)
+        labels, of_labels = _optional_files(folder / PSEUDOLABELS)
+        problems += more + of_masks + of_labels
+        problems += _unmatched(folder, table, scans, {LOBES: masks, PSEUDOLABELS: labels})
         for name in sorted(table.keys() & scans.keys()):
             if name in cases:
                 problems.append(Problem(name, f"is in {folder} and in another data set; rename it"))
                 continue
-            cases[name] = Case(name, scans[name], masks.get(name), table[name])
+            cases[name] = Case(name, scans[name], masks.get(name), table[name], labels.get(name))
     broken = {problem.case for problem in problems if problem.fatal}
     return [case for name, case in sorted(cases.items()) if name not in broken], problems
 
@@ -158,7 +166,7 @@ def _parse_row(name: str, row: Mapping[str, str | None]) -> tuple[Scores, list[P
     for lobe in Lobe:
         text = (row[lobe.name] or "").strip()
         scores[lobe] = None
-        if not text:
+        if text.lower() in UNSCORED:
             message = f"the score of the {lobe.full_name} is missing: that lobe is left out"
             problems.append(Problem(name, message, fatal=False))
             continue
@@ -193,17 +201,33 @@ def _files(folder: Path) -> tuple[dict[str, Path], list[Problem]]:
     return found, problems
 
 
+def _optional_files(folder: Path) -> tuple[dict[str, Path], list[Problem]]:
+    return _files(folder) if folder.is_dir() else ({}, [])
+
+
+def find_labels(folders: Sequence[Path]) -> dict[str, Path]:
+    """Return the pseudo-labels that lie in some data sets, by case."""
+    found: dict[str, Path] = {}
+    for folder in folders:
+        found |= _optional_files(folder / PSEUDOLABELS)[0]
+    return found
+
+
 def _unmatched(
-    folder: Path, table: Iterable[str], scans: Iterable[str], masks: Iterable[str]
+    folder: Path,
+    table: Iterable[str],
+    scans: Iterable[str],
+    others: Mapping[str, Iterable[str]],
 ) -> list[Problem]:
     """Name rows, scans and masks that belong to nothing."""
-    table, scans, masks = set(table), set(scans), set(masks)
+    table, scans = set(table), set(scans)
     problems = [
         Problem(name, f"has scores but no scan in {folder / SCANS}") for name in table - scans
     ]
     problems += [Problem(name, f"has no row in {folder / SCORES}") for name in scans - table]
     problems += [
-        Problem(name, f"has a mask in {folder / LOBES} but no scan", fatal=False)
-        for name in masks - scans
+        Problem(name, f"has a mask in {folder / kind} but no scan", fatal=False)
+        for kind, names in others.items()
+        for name in set(names) - scans
     ]
     return sorted(problems, key=lambda problem: problem.case)

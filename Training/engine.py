@@ -11,6 +11,7 @@ A run's folder holds ``checkpoint.pt``, ``config.yaml`` (all settings of the run
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import os
@@ -379,8 +380,15 @@ def _difference(folder: Path, settings: Any) -> str:
         return ""
     before = _flat(yaml.safe_load(path.read_text(encoding="utf-8")))
     now = _flat(to_plain(settings))
+    # a setting that is younger than the run had its default
+    before = {**_flat(_defaults(settings)), **before}
     names = sorted(n for n in before.keys() | now.keys() if before.get(n) != now.get(n))
     return ", ".join(f"{n}: {before.get(n)} → {now.get(n)}" for n in names)
+
+
+def _defaults(settings: Any) -> dict[str, Any]:
+    kind: Any = type(settings)
+    return to_plain(kind()) if dataclasses.is_dataclass(settings) else {}
 
 
 def _flat(values: Any, prefix: str = "") -> dict[str, Any]:

@@ -137,7 +137,8 @@ class ScanPatches(Dataset):
     """Patches of whole scans with their pseudo-labels.
 
     A sample is a dictionary: ``image`` (1, n + 88, ...) float32, ``labels`` (n, n, n) uint8 and
-    ``region`` (n, n, n) bool, the voxels that count.
+    ``region`` (n, n, n) bool, the voxels that count. Lobes without a score never count:
+    nobody knows whether there is a lesion in them.
 
     Args:
         cases: Prepared cases with pseudo-labels.
@@ -169,22 +170,34 @@ class ScanPatches(Dataset):
         rng = augmentation_rng(position, self.seed)
         settings, patch = self.config.augmentation, self.config.patch
         labels, lobes = case.load("segmentation/labels"), case.load("segmentation/lobes")
-        centre = self._centre(labels, lobes, rng)
+        scored = _without_unscored(case, lobes)
+        centre = self._centre(labels, scored, rng)
         factor = draw_factor(rng, settings.spacing_jitter) if self.augment else 1.0
         seen = _window(centre, patch + VALID_SHRINK, factor)
         image = _cut(case.load("segmentation/image"), seen, _AIR)
         target = _cut_nearest(labels, seen, VALID_SHRINK // 2)
-        lung = _cut_nearest(lobes, seen, VALID_SHRINK // 2) > 0
-        region = lung if self.config.region == "lungs" else torch.ones_like(lung)
+        region = self._region(case, _cut_nearest(lobes, seen, VALID_SHRINK // 2))
         if self.augment:
             image = stretch_contrast(image, rng, settings.contrast)
             if flips := draw_flips(rng, settings.flips):
                 image, target, region = (torch.flip(x, flips) for x in (image, target, region))
         return {"image": image[None], "labels": target, "region": region}
 
+    def _region(self, case: CachedCase, lobes: Tensor) -> Tensor:
+        """Return the voxels that count: those of scored lobes, and what lies around the lungs."""
+        unscored = [lobe for lobe, score in case.scores.items() if score is None]
+        everywhere = self.config.region == "patch"
+        if everywhere and not set(unscored) <= set(case.boxes):
+            # a lobe is missing in the mask, too: it cannot be told from what lies around the lungs
+            everywhere = False
+        counts = torch.full((len(Lobe) + 1,), True)
+        counts[0] = everywhere
+        counts[unscored] = False
+        return counts[lobes.long()]
+
     def _centre(self, labels: np.ndarray, lobes: np.ndarray, rng: np.random.Generator) -> list[int]:
         if rng.random() < self.config.lesion_centres:
-            lesion = np.flatnonzero(labels == LESION)
+            lesion = np.flatnonzero((labels == LESION) & (lobes > 0))
             if lesion.size:
                 return _pick(lesion, labels.shape, rng)
         if self.config.centres == "lungs":
@@ -192,6 +205,13 @@ class ScanPatches(Dataset):
             if lung.size:
                 return _pick(lung, labels.shape, rng)
         return [int(rng.integers(0, n)) for n in labels.shape]
+
+
+def _without_unscored(case: CachedCase, lobes: np.ndarray) -> np.ndarray:
+    """Return the lobes, 0 where a lobe has no score."""
+    counts = np.ones(len(Lobe) + 1, dtype=np.uint8)
+    counts[[lobe for lobe, score in case.scores.items() if score is None]] = 0
+    return lobes if counts.all() else lobes * counts[lobes]
 
 
 def _pick(flat: np.ndarray, shape: tuple[int, ...], rng: np.random.Generator) -> list[int]:

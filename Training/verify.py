@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+import numpy as np
 import SimpleITK as sitk
 
-from DRAMLesionLib import checks, io
-from DRAMLesionLib.errors import DRAMLesionError
+from DRAMLesionLib import checks, geometry, io
+from DRAMLesionLib.errors import DRAMLesionError, InputError
 from DRAMLesionLib.lobes import Lobe
 from DRAMLesionLib.lobes.schemes import to_lobes
+from Training.cache import LESION, VESSEL
 from Training.data import Case, Problem
 
 
@@ -47,6 +49,7 @@ def load_case(case: Case, lobe_scheme: str = "auto") -> tuple[LoadedCase | None,
         lobes, more = _lobes(case, ct, lobe_scheme)
         warnings += more
         warnings += checks.check_lung_extent(lobes, ct, case.scan.name)
+        problems += _label_problems(case, ct)
     except DRAMLesionError as error:
         return None, [Problem(case.name, str(error))]
     problems += [Problem(case.name, warning.message, fatal=False) for warning in warnings]
@@ -56,6 +59,46 @@ def load_case(case: Case, lobe_scheme: str = "auto") -> tuple[LoadedCase | None,
             message = f"has a score for the {lobe.full_name}, which its lobes lack: left out"
             problems.append(Problem(case.name, message, fatal=False))
     return LoadedCase(ct, lobes, case.lobes is None, problems), problems
+
+
+def label_on(label: sitk.Image, grid: sitk.Image, name: str) -> np.ndarray:
+    """Bring a pseudo-label by a person to a grid of its scan.
+
+    Args:
+        label: 0 background, 1 vessel, 2 lesion.
+        grid: Covers the scan.
+        name: What to call the label in an error.
+
+    Returns:
+        (k, j, i) uint8.
+
+    Raises:
+        InputError: If the label holds another value or lies elsewhere.
+    """
+    values = np.unique(sitk.GetArrayViewFromImage(label))
+    if strange := [int(value) for value in values if value not in (0, VESSEL, LESION)]:
+        message = (
+            f"{name} has the values {', '.join(map(str, strange))}; a pseudo-label has 0 for "
+            f"background, {VESSEL} for vessel and {LESION} for lesion"
+        )
+        raise InputError(message)
+    result = geometry.array(geometry.resample(label, grid, "nearest")).astype(np.uint8)
+    if values.any() and not result.any():
+        message = f"{name} lies outside of the CT: was it saved from another scan?"
+        raise InputError(message)
+    return result
+
+
+def _label_problems(case: Case, ct: sitk.Image) -> list[Problem]:
+    """Check the pseudo-label that lies in the data set, if there is one."""
+    if case.label is None:
+        return []
+    name = f"the pseudo-label {case.label.name}"
+    label = label_on(io.read_labels(case.label), ct, name)
+    if any(case.scores.values()) and not (label == LESION).any():
+        message = f"{name} has no lesion ({LESION}), but the lobes have scores above 0"
+        return [Problem(case.name, message, fatal=False)]
+    return []
 
 
 def _lobes(case: Case, ct: sitk.Image, scheme: str) -> tuple[sitk.Image, list]:

@@ -1,6 +1,7 @@
 """The whole training on three small phantoms: from nothing to weights that ``segment`` uses."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -149,6 +150,25 @@ def test_an_edited_label_is_kept_and_used(trained, data):
     assert path.read_bytes() == before
     case = next(case for case in read_cache(trained / "cache") if case.name == name)
     assert (case.load("segmentation/labels") == 2).all()
+
+
+def test_a_label_in_the_data_set_is_used_as_long_as_it_lies_there(trained, data):
+    case = read_cache(trained / "cache")[1]
+    computed = np.array(case.load("segmentation/labels"))
+    file = trained / "pseudolabels" / f"{case.name}.nii.gz"
+    before = file.read_bytes()
+    label = sitk.ReadImage(str(file)) * 0 + 1
+    given = data / "pseudolabels" / f"{case.name}.nii.gz"
+    given.parent.mkdir()
+    sitk.WriteImage(sitk.Cast(label, sitk.sitkUInt8), str(given))
+    try:
+        assert _run("pseudolabels", data, trained) == 0
+        assert (case.load("segmentation/labels") == 1).all()
+        assert file.read_bytes() == before
+    finally:
+        shutil.rmtree(given.parent)
+    assert _run("pseudolabels", data, trained) == 0
+    assert (case.load("segmentation/labels") == computed).all()
 
 
 def test_other_settings_do_not_continue_a_run(trained, data, capsys):

@@ -1,20 +1,21 @@
 """From dRAMs to the labels that the final network learns (paper, section III-A 5).
 
 Each scan's label is also written as a file that Slicer opens and a person can correct. A corrected
-file is never overwritten, and is used in place of the computed label.
+file is never overwritten, and is used in place of the computed label; so is one that lies in the
+data set (:mod:`Training.data`), which comes before both. Lobes without a score are left to the
+map's own opinion here, and :class:`Training.sampling.ScanPatches` leaves them out.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
 import numpy as np
-import SimpleITK as sitk
 import torch
 from scipy.ndimage import uniform_filter
 
@@ -31,6 +32,7 @@ from Training.engine import read_checkpoint
 from Training.stages.prepare import grid_image
 from Training.stages.regression import NAME as REGRESSION
 from Training.stages.regression import RegressionExperiment
+from Training.verify import label_on
 from Training.workers import in_workers
 
 NAME = "pseudolabels"
@@ -49,12 +51,14 @@ class PseudoLabelTask:
         output: Folder of the training.
         config: All settings.
         computed_from: Checksum of the network and the settings that the label hangs on.
+        given: Label in the data set that takes the place of the computed one.
     """
 
     case: CachedCase
     output: Path
     config: Config
     computed_from: str
+    given: Path | None = None
 
     @property
     def file(self) -> Path:
@@ -68,7 +72,11 @@ class PseudoLabelTask:
 
 
 def make_pseudolabels(
-    cases: Sequence[CachedCase], output: Path, config: Config, report: Report = lambda _: None
+    cases: Sequence[CachedCase],
+    output: Path,
+    config: Config,
+    report: Report = lambda _: None,
+    given: Mapping[str, Path] | None = None,
 ) -> None:
     """Write the pseudo-label of each case into ``output/pseudolabels`` and into the cache.
 
@@ -77,16 +85,18 @@ def make_pseudolabels(
         output: Folder of the training, with a finished regression.
         config: All settings.
         report: Called with a line of text for each case.
+        given: Labels of the data sets by case, see :func:`Training.data.find_labels`.
 
     Raises:
-        InputError: If the regression was not trained.
+        InputError: If the regression was not trained, or a label by hand cannot be used.
     """
     (output / NAME).mkdir(parents=True, exist_ok=True)
     checkpoint = output / REGRESSION / "checkpoint.pt"
     read_checkpoint(checkpoint.parent)
     settings = repr((config.regression, config.pseudolabels)).encode()
     origin = hashlib.sha256(checkpoint.read_bytes() + settings).hexdigest()
-    tasks = [PseudoLabelTask(case, output, config, origin) for case in cases]
+    given = given or {}
+    tasks = [PseudoLabelTask(c, output, config, origin, given.get(c.name)) for c in cases]
     workers = config.pseudolabels.workers
     for number, (_, line) in enumerate(in_workers(_make_label, tasks, workers), start=1):
         report(f"{number}/{len(tasks)} {line}")
@@ -95,10 +105,12 @@ def make_pseudolabels(
 def _make_label(task: PseudoLabelTask) -> str:
     """Make one label unless it is there; returns what was done."""
     note = json.loads(task.note.read_text(encoding="utf-8")) if task.note.is_file() else {}
-    if task.file.is_file() and note.get("file") != _checksum(task.file):
-        edited = _to_cache_grid(io.read_labels(task.file), task.case)
-        task.case.save("segmentation/labels", edited)
-        return f"{task.case.name}: edited by hand, kept"
+    edited = task.file.is_file() and note.get("file") != _checksum(task.file)
+    if task.given is not None or edited:
+        task.case.save("segmentation/labels", _by_hand(task.given or task.file, task.case))
+        # so that the label is computed again once the corrected one is taken away
+        write_whole(task.note, json.dumps({**note, "computed_from": "by hand"}) + "\n")
+        return f"{task.case.name}: {'from the data set' if task.given else 'edited by hand, kept'}"
     current = note.get("computed_from") == task.computed_from
     if current and task.file.is_file() and task.case.has("segmentation/labels"):
         return f"{task.case.name}: there already"
@@ -172,20 +184,22 @@ def _vessels_in_lesions(labels: np.ndarray, lobes: np.ndarray) -> np.ndarray:
 def _most_likely(
     values: np.ndarray, lobes: np.ndarray, case: CachedCase, fractions: dict[Lobe, float]
 ) -> np.ndarray:
-    """Return in each scored lobe the voxels of highest value, as many as its score allows."""
+    """Return in each lobe the voxels of highest value, as many as its score allows."""
     lesion = np.zeros(values.shape, dtype=bool)
     for lobe, score in case.scores.items():
         inside = lobes == lobe
-        if not score or not inside.any():
+        if score == 0 or not inside.any():
             continue
-        share = float(np.clip(fractions.get(lobe, 0.0), *score_to_interval(score)))
+        # without a score, what the network says is all that is known
+        allowed = (0.0, 1.0) if score is None else score_to_interval(score)
+        share = float(np.clip(fractions.get(lobe, 0.0), *allowed))
         lesion |= inside & (values > np.quantile(values[inside], 1.0 - share))
     return lesion
 
 
-def _to_cache_grid(edited: sitk.Image, case: CachedCase) -> np.ndarray:
-    grid = grid_image(case.meta["grids"]["segmentation"])
-    return geometry.array(geometry.resample(edited, grid, "nearest")).astype(np.uint8)
+def _by_hand(path: Path, case: CachedCase) -> np.ndarray:
+    """Read a label that a person made, onto the grid of the final network."""
+    return label_on(io.read_labels(path), grid_image(case.meta["grids"]["segmentation"]), str(path))
 
 
 def _checksum(path: Path) -> str:
