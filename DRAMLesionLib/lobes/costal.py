@@ -223,7 +223,8 @@ class Outline:
         """
         closed = self._closed(other)
         ribs, fat = self._walls(smooth, bone, closed)
-        wall = np.minimum(ribs, fat) - 1.0
+        # between pleura and rib lies a little tissue, between pleura and fat there is none
+        wall = np.minimum(ribs - 1.0, fat)
         grown = np.minimum(wall, closed) > self.reach + DENT_MM / self._spacing
         # between the flanks of a dent the wall bulges out a little more than they do
         limit = np.minimum(wall, BULGE * closed)
