@@ -27,6 +27,9 @@ from Training.cache import LESION, CachedCase
 from Training.config import RegressionConfig, SegmentationTrainingConfig
 from Training.losses import inverse_frequency_weights
 
+ZERO_PADDED_EDGE = 2
+"""Voxels around a patch that bring its edge, 4 + 8 n, to a multiple of 8."""
+
 _ORDER, _AUGMENT = 1, 2
 """Streams of randomness that share a seed."""
 
@@ -136,9 +139,9 @@ class LobeChunks(Dataset):
 class ScanPatches(Dataset):
     """Patches of whole scans with their pseudo-labels.
 
-    A sample is a dictionary: ``image`` (1, n + 88, ...) float32, ``labels`` (n, n, n) uint8 and
-    ``region`` (n, n, n) bool, the voxels that count. Lobes without a score never count:
-    nobody knows whether there is a lesion in them.
+    A sample is a dictionary: ``image`` (1, n + 88, ...) float32 (n + 4 with zero padding),
+    ``labels`` (n, n, n) uint8 and ``region`` (n, n, n) bool, the voxels that count. Lobes without
+    a score never count: nobody knows whether there is a lesion in them.
 
     Args:
         cases: Prepared cases with pseudo-labels.
@@ -173,10 +176,11 @@ class ScanPatches(Dataset):
         scored = _without_unscored(case, lobes)
         centre = self._centre(labels, scored, rng)
         factor = draw_factor(rng, settings.spacing_jitter) if self.augment else 1.0
-        seen = _window(centre, patch + VALID_SHRINK, factor)
+        around = VALID_SHRINK // 2 if self.config.padding == "valid" else ZERO_PADDED_EDGE
+        seen = _window(centre, patch + 2 * around, factor)
         image = _cut(case.load("segmentation/image"), seen, _AIR)
-        target = _cut_nearest(labels, seen, VALID_SHRINK // 2)
-        region = self._region(case, _cut_nearest(lobes, seen, VALID_SHRINK // 2))
+        target = _cut_nearest(labels, seen, around)
+        region = self._region(case, _cut_nearest(lobes, seen, around))
         if self.augment:
             image = stretch_contrast(image, rng, settings.contrast)
             if flips := draw_flips(rng, settings.flips):

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from DRAMLesionLib.networks.unet import VALID_SHRINK, UNet3D
+from DRAMLesionLib.networks.unet import UNet3D
 from Training import losses
 from Training.cache import LESION, CachedCase
 from Training.config import Config
 from Training.engine import Experiment, read_checkpoint
-from Training.sampling import ScanPatches
+from Training.sampling import ZERO_PADDED_EDGE, ScanPatches
 from Training.shortcuts import freeze_norms, hold_deep_levels_at_zero
 
 NAME = "segmentation"
@@ -73,8 +73,7 @@ class SegmentationExperiment(Experiment):
         if self.config.padding == "zero":
             # the zeros beyond the cube reach the outermost voxels: they do not count
             edge = self.config.border
-            image = _inner(image, VALID_SHRINK // 2 - 2)
-            logits = _inner(network(image).logits, 2 + edge)
+            logits = _inner(network(image).logits, ZERO_PADDED_EDGE + edge)
             labels, region = _inner(labels, edge), _inner(region, edge)
         else:
             logits = network(image).logits
