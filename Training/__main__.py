@@ -164,18 +164,9 @@ def _make_phantoms(options: argparse.Namespace) -> None:
 
 
 def _make_synthetic(options: argparse.Namespace) -> None:
-    from DRAMLesionLib.errors import InputError
-    from DRAMLesionLib.lobes import Lobe
+    from Training.benchmark_sets import parse_without
     from Training.synthesis.make import make_synthetic
 
-    without = {}
-    for entry in options.without:
-        name, _, lobes = entry.partition("=")
-        known = {lobe.name: lobe for lobe in Lobe}
-        if not lobes or not set(lobes.split(",")) <= set(known):
-            message = f"--without {entry}: write SCAN=LOBE,LOBE with {', '.join(known)}"
-            raise InputError(message)
-        without[name] = [known[lobe] for lobe in lobes.split(",")]
     make_synthetic(
         options.output,
         options.scans,
@@ -183,7 +174,7 @@ def _make_synthetic(options: argparse.Namespace) -> None:
         options.first_seed,
         options.spacing,
         options.healthy_share,
-        without,
+        parse_without(options.without),
         options.workers,
         print,
     )

@@ -14,9 +14,46 @@ from DRAMLesionLib.weights import BUNDLED, NetworkName, has_network, read_card
 
 
 def add_commands(commands: argparse._SubParsersAction) -> None:
-    """Add ``slices`` and ``evaluate`` to the command line."""
+    """Add ``benchmark``, ``slices`` and ``evaluate`` to the command line."""
+    _add_benchmark(commands)
     _add_slices(commands)
     _add_evaluate(commands)
+
+
+def _add_benchmark(commands: argparse._SubParsersAction) -> None:
+    command = commands.add_parser("benchmark", help="Make a set to compare methods on.")
+    command.set_defaults(run=_benchmark)
+    command.add_argument("--size", required=True, help="small, medium or paper")
+    command.add_argument("--output", type=Path, required=True, help="folder of the set")
+    _add_scans(command)
+    command.add_argument("--workers", type=int, default=2, help="cases at a time")
+
+
+def _add_scans(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--scans", type=Path, nargs="+", default=[], help="real lungs that get synthetic lesions"
+    )
+    command.add_argument(
+        "--without",
+        nargs="*",
+        default=[],
+        metavar="SCAN=LOBE,LOBE",
+        help="lobes that are not free of lesions, left out: lidc-idri-0001=LUL,LLL",
+    )
+
+
+def _benchmark(options: argparse.Namespace) -> None:
+    from Training.benchmark_sets import make_benchmark, parse_without
+
+    content = make_benchmark(
+        options.output,
+        options.size,
+        options.scans,
+        parse_without(options.without),
+        options.workers,
+        print,
+    )
+    sys.stdout.write(f"{len(content['cases'])} cases, checksum {content['digest']}\n")
 
 
 def _add_slices(commands: argparse._SubParsersAction) -> None:
