@@ -34,6 +34,8 @@ _BLOCK_VOXELS = {"cpu": 1 << 17, "cuda": 1 << 23}
 # on a CPU, the intermediate results of one block stay in the cache
 
 _MAX_TABLE = 1 << 30
+_KEPT = 4
+"""Shapes whose spatial kernel is kept: 50 bytes a voxel."""
 
 
 @dataclass(frozen=True)
@@ -71,10 +73,10 @@ class CRFConfig:
 
 
 class DenseCRF:
-    """Dense CRF that keeps its spatial kernel from one call to the next.
+    """Dense CRF that keeps its spatial kernels from one call to the next.
 
-    The spatial kernel depends on nothing but the shape, so a caller with many chunks of one shape
-    (training) saves a third of the work; :func:`dense_crf` is the same for a single call.
+    The spatial kernel depends on nothing but the shape, so a caller with many chunks of a few
+    shapes saves a third of the work; :func:`dense_crf` is the same for a single call.
 
     Differentiable with respect to the probability. The image shapes the lattice and receives no
     gradient. On a CPU the same call gives the same result; on a GPU the scatter-adds sum in no
@@ -83,7 +85,7 @@ class DenseCRF:
 
     def __init__(self, config: CRFConfig | None = None) -> None:
         self.config = config or CRFConfig()
-        self._spatial: tuple[object, _Kernel] | None = None
+        self._spatial: dict[object, _Kernel] = {}
 
     def __call__(self, probability: Tensor, image: Tensor) -> Tensor:
         """Refine class probabilities; shapes and errors as for :func:`dense_crf`."""
@@ -101,12 +103,14 @@ class DenseCRF:
         config = self.config
         position = [torch.arange(n, dtype=torch.float32, device=image.device) for n in image.shape]
         key = (image.shape, image.device, dtype)
-        if self._spatial is None or self._spatial[0] != key:
+        if key not in self._spatial:
+            while len(self._spatial) >= _KEPT:
+                self._spatial.pop(next(iter(self._spatial)))
             axes = [axis / config.spatial_sigma for axis in position]
-            self._spatial = key, _Kernel(_Features(axes), config.spatial_weight, dtype)
+            self._spatial[key] = _Kernel(_Features(axes), config.spatial_weight, dtype)
         axes = [axis / config.bilateral_sigma for axis in position]
         bilateral = _Features(axes, image / config.bilateral_intensity_sigma)
-        return self._spatial[1], _Kernel(bilateral, config.bilateral_weight, dtype)
+        return self._spatial[key], _Kernel(bilateral, config.bilateral_weight, dtype)
 
 
 def dense_crf(

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from DRAMLesionLib import chunks, geometry, intensity
 from DRAMLesionLib.chunks import ChunkConfig
-from DRAMLesionLib.crf import CRFConfig, dense_crf
+from DRAMLesionLib.crf import CRFConfig, DenseCRF
 from DRAMLesionLib.lobes import Lobe
 from DRAMLesionLib.networks.regression import RegressionNetwork
 from DRAMLesionLib.networks.unet import STRIDE
@@ -82,6 +82,7 @@ def compute_dram(
     raw = np.zeros(image.shape, dtype=np.float32)
     refined = np.zeros_like(raw)
     fractions: dict[Lobe, float] = {}
+    crf = DenseCRF(config.crf)
     boxes = chunks.lobe_boxes(labels)
     for number, (lobe, box) in enumerate(boxes.items()):
         chunk = chunks.cut_chunk(image, labels, lobe, box, config.chunk.size)
@@ -91,7 +92,7 @@ def compute_dram(
         if vessel_mask is not None:
             suppressed = vessel_share(vessel_mask, box, config.chunk.size).to(device)
         refined_chunk = refine(
-            attended, chunk.image.to(device), chunk.mask.to(device), suppressed, config.crf
+            attended, chunk.image.to(device), chunk.mask.to(device), suppressed, crf
         )
         chunks.paste_chunk(dram, box, inside, raw)
         chunks.paste_chunk(refined_chunk, box, inside, refined)
@@ -146,7 +147,7 @@ def refine(
     image: Tensor,
     mask: Tensor,
     vessels: Tensor | None,
-    crf: CRFConfig,
+    crf: DenseCRF,
 ) -> Tensor:
     """Suppress vessels in a lobe's map and sharpen it with the dense CRF (section III-A 4).
 
@@ -155,7 +156,7 @@ def refine(
         image: (batch, 1, k, j, i) chunk in [0, 1].
         mask: (batch, 1, k, j, i) bool, the lobe.
         vessels: (batch, 1, k, j, i) share of vessel in each voxel, or None.
-        crf: Parameters of the CRF.
+        crf: The dense CRF; it serves chunks of one size best if it is the same for all.
 
     Returns:
         Refined map like ``probability``, 0 outside the lobe.
@@ -163,7 +164,7 @@ def refine(
     foreground = probability * mask
     if vessels is not None:
         foreground = foreground * (1.0 - vessels)
-    marginals = dense_crf(torch.cat((1.0 - foreground, foreground), dim=1), image, crf)
+    marginals = crf(torch.cat((1.0 - foreground, foreground), dim=1), image)
     return marginals[:, 1:2] * mask
 
 

@@ -6,7 +6,7 @@ from torch import nn
 
 from DRAMLesionLib import geometry
 from DRAMLesionLib.chunks import ChunkConfig
-from DRAMLesionLib.crf import CRFConfig
+from DRAMLesionLib.crf import CRFConfig, DenseCRF
 from DRAMLesionLib.dram import DRAMConfig, compute_dram, refine, vessel_share
 from DRAMLesionLib.lobes import Lobe
 from DRAMLesionLib.networks.regression import RegressionOutput
@@ -72,7 +72,7 @@ def test_refining_follows_the_edge_of_the_image():
     blurred = torch.full_like(image, 0.3)
     blurred[..., :5] = 0.9
     blurred[..., 5:7] = 0.55
-    refined = refine(blurred, image, torch.ones_like(image, dtype=torch.bool), None, CRFConfig())
+    refined = refine(blurred, image, torch.ones_like(image, dtype=torch.bool), None, DenseCRF())
     assert (refined[..., :6] > 0.5).all()
     assert (refined[..., 6:] < 0.5).all()
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from DRAMLesionLib import chunks
-from DRAMLesionLib.crf import dense_crf
+from DRAMLesionLib.crf import DenseCRF
 from DRAMLesionLib.networks.regression import RegressionNetwork
 from Training import losses
 from Training.augmentation import warp_inside
@@ -40,6 +40,7 @@ class RegressionExperiment(Experiment):
         self.loop = self.config.loop
         self.settings = self.config
         self._seed = config.seed
+        self._crf = DenseCRF(self.config.crf)
         self._training = [case for case in cases if not case.validation]
         self._validation = [case for case in cases if case.validation]
 
@@ -133,7 +134,7 @@ class RegressionExperiment(Experiment):
         if self.config.suppress_vessels:
             foreground = foreground * (1.0 - batch["vessels"])
         both = torch.cat((1.0 - foreground, foreground), dim=1)
-        refined = dense_crf(both, batch["image"], self.config.crf)[:, 1] > 0.5
+        refined = self._crf(both, batch["image"])[:, 1] > 0.5
         diseased = (batch["score"] > 0).reshape(-1, 1, 1, 1)
         return (refined & batch["mask"][:, 0] & diseased).long()
 
