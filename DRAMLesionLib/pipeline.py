@@ -23,7 +23,7 @@ from DRAMLesionLib.chunks import ChunkConfig
 from DRAMLesionLib.crf import CRFConfig
 from DRAMLesionLib.devices import pick_device
 from DRAMLesionLib.dram import DRAMConfig
-from DRAMLesionLib.errors import Cancelled, ScanWarning
+from DRAMLesionLib.errors import Cancelled, ScanWarning, WeightsError
 from DRAMLesionLib.lobes import Lobe
 from DRAMLesionLib.lobes.providers import provide_lobes
 from DRAMLesionLib.lobes.schemes import to_lobes
@@ -124,10 +124,11 @@ class LesionPipeline:
         self._cards: list[weights.Card] = []
         self._regression, regression_card = self._load("regression")
         self._segmentation, segmentation_card = self._load("segmentation")
-        self._vessels: nn.Module | None = None
-        if weights.has_network(self.weights_folder, "vessels"):
-            self._vessels, _ = self._load("vessels")
         self.dram_config = dram_config(regression_card.config)
+        self._vessels: UNet3D | None = None
+        self._vessel_threshold = 0.0
+        if weights.has_network(self.weights_folder, "vessels"):
+            self._load_vessels()
         self.segmentation_config = SegmentationConfig(**segmentation_card.config)
         self.reference_types = lesion_types.ReferenceTable.load(None)
 
@@ -197,6 +198,18 @@ class LesionPipeline:
         self._cards.append(card)
         return network.to(self.device), card
 
+    def _load_vessels(self) -> None:
+        network, card = self._load("vessels")
+        spacing = self.dram_config.chunk.spacing
+        if card.config["spacing"] != spacing:
+            message = (
+                f"{self.weights_folder}: the vessel network works at {card.config['spacing']} mm, "
+                f"the regression network at {spacing} mm; take both from the same training"
+            )
+            raise WeightsError(message)
+        self._vessels = cast(UNet3D, network)
+        self._vessel_threshold = card.config["threshold"]
+
     def _find_lobes(
         self, ct: sitk.Image, given: sitk.Image | None, name: str, clock: _Clock
     ) -> _Lobes:
@@ -216,13 +229,8 @@ class LesionPipeline:
         lungs = sitk.Cast(lobes > 0, sitk.sitkUInt8)
         if self._vessels is None:
             return vessels.reference_vessels(ct, lungs, progress=clock.tick)
-        network = self._vessels
         _, mask = vessels.predict_vessels(
-            lambda image: network(image).logits,
-            ct,
-            lungs,
-            device=self.device,
-            progress=clock.tick,
+            self._vessels, ct, lungs, self._vessel_threshold, self.device, clock.tick
         )
         return mask
 

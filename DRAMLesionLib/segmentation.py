@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,17 +10,14 @@ import SimpleITK as sitk
 import torch
 
 from DRAMLesionLib import geometry, intensity
-from DRAMLesionLib.networks.unet import STRIDE, VALID_EXACT_SHRINK, UNet3D
-from DRAMLesionLib.networks.whole import fused, run_whole
+from DRAMLesionLib.networks.tiles import Slices, run_over_lungs
+from DRAMLesionLib.networks.unet import UNet3D
 
 Progress = Callable[[float], None]
-Slices = tuple[slice, slice, slice]
 
 BACKGROUND, VESSEL, LESION = 0, 1, 2
 CLASSES = 3
 """Channels of the segmentation network and of the pseudo-labels it learns from."""
-
-_HALO = VALID_EXACT_SHRINK // 2
 
 
 @dataclass(frozen=True)
@@ -68,23 +64,12 @@ def segment(
     image = intensity.window(geometry.array(ct))
     probabilities = np.zeros((CLASSES, *inside.shape), dtype=np.float32)
     probabilities[BACKGROUND] = 1.0
-    todo = [tile for tile in tiles(inside, config.tile) if inside[tile].any()]
-    quick = fused(network)
-    for number, tile in enumerate(todo):
-        patch = torch.from_numpy(_cut_with_halo(image, tile))[None, None].to(device)
-        whole = probabilities[(slice(None), *tile)]
 
-        def take(first: int, logits: torch.Tensor, whole: np.ndarray = whole) -> None:
-            # a tile may reach beyond the volume
-            part = whole[:, first : first + logits.shape[2]]
-            softmax = torch.softmax(logits[0].float(), dim=0).cpu().numpy()
-            part[...] = softmax[(slice(None), *(slice(0, n) for n in part.shape[1:]))]
+    def take(part: Slices, logits: torch.Tensor) -> None:
+        softmax = torch.softmax(logits[0].float(), dim=0).cpu().numpy()
+        probabilities[(slice(None), *part)] = softmax
 
-        def tell(share: float, number: int = number) -> None:
-            if progress is not None:
-                progress((number + share) / len(todo))
-
-        run_whole(quick, patch, take, config.slab, tell)
+    run_over_lungs(network, image, inside, take, config.tile, config.slab, device, progress)
     return probabilities
 
 
@@ -98,40 +83,3 @@ def lesion_margin(probabilities: np.ndarray) -> np.ndarray:
         probabilities: (3, k, j, i) from :func:`segment`.
     """
     return probabilities[LESION] - np.maximum(probabilities[BACKGROUND], probabilities[VESSEL])
-
-
-def tiles(inside: np.ndarray, largest: int) -> Iterator[Slices]:
-    """Yield output tiles that cover the bounding box of a mask without overlap.
-
-    Args:
-        inside: (k, j, i) mask.
-        largest: Largest edge of a tile.
-
-    Yields:
-        Slices whose starts and lengths are multiples of 8, so that the pooling lattice is the
-        same in each; the last ones may reach beyond the volume.
-    """
-    ranges = []
-    for axis in range(3):
-        hit = np.flatnonzero(inside.any(axis=tuple(a for a in range(3) if a != axis)))
-        if hit.size == 0:
-            return
-        start = int(hit[0]) // STRIDE * STRIDE
-        extent = int(hit[-1]) + 1 - start
-        count = -(-extent // max(largest // STRIDE * STRIDE, STRIDE))
-        edge = -(-extent // (count * STRIDE)) * STRIDE
-        ranges.append([slice(start + n * edge, start + (n + 1) * edge) for n in range(count)])
-    yield from itertools.product(*ranges)
-
-
-def _cut_with_halo(image: np.ndarray, tile: Slices) -> np.ndarray:
-    """Cut a tile with what the network sees around it; beyond the volume there is air."""
-    air = float(intensity.window(np.array(geometry.AIR_HU)))
-    patch = np.full([t.stop - t.start + 2 * _HALO for t in tile], air, dtype=np.float32)
-    source, target = [], []
-    for t, n in zip(tile, image.shape, strict=True):
-        start, stop = max(t.start - _HALO, 0), min(t.stop + _HALO, n)
-        source.append(slice(start, stop))
-        target.append(slice(start - t.start + _HALO, stop - t.start + _HALO))
-    patch[tuple(target)] = image[tuple(source)]
-    return patch

@@ -1,4 +1,4 @@
-"""Pulmonary vessels: the Frangi reference and the tiled inference of a vessel network.
+"""Pulmonary vessels: the Frangi reference and the inference of a vessel network.
 
 METHOD section 3. The reference is Otsu's threshold on Frangi's vesselness inside the lungs. It
 needs no training, so it also serves as the vessel mask where no weights of the vessel network are
@@ -7,9 +7,8 @@ loaded.
 
 from __future__ import annotations
 
-import itertools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -22,6 +21,8 @@ from DRAMLesionLib.errors import InputError
 from DRAMLesionLib.frangi import TRUNCATE, FrangiConfig, vesselness
 from DRAMLesionLib.geometry import array, image_like, same_grid
 from DRAMLesionLib.intensity import HU_MAX, HU_MIN, window
+from DRAMLesionLib.networks.tiles import vessel_probability
+from DRAMLesionLib.networks.unet import UNet3D
 
 __all__ = ["FrangiConfig", "ReferenceConfig", "predict_vessels", "reference_vessels", "vesselness"]
 
@@ -90,63 +91,38 @@ def reference_vessels(
     return image_like(vessels, ct)
 
 
-@torch.inference_mode()
 def predict_vessels(
-    network: Callable[[torch.Tensor], torch.Tensor],
+    network: UNet3D,
     ct: sitk.Image,
     lungs: sitk.Image,
     threshold: float = 0.7,
-    tile: int = 128,
-    margin: int = 16,
-    device: torch.device | str = "cpu",
+    device: torch.device | None = None,
     progress: Progress | None = None,
 ) -> tuple[sitk.Image, sitk.Image]:
     """Return the vessel network's probability and its vessels inside the lungs (METHOD 3).
 
-    Tiles overlap by twice ``margin``, of which each tile keeps only its own side, so that what the
-    network's zero padding does to the border of a tile is thrown away. Tiles without lung are left
-    out. Tiles start at multiples of 8 voxels: the pooling grid is that of a single pass over the
-    whole volume, and the result does not depend on how it was tiled.
-
     Args:
-        network: Zero-padding network in evaluation mode that takes (1, 1, k, j, i), the windowed
-            CT in [0, 1], to logits of the same shape.
+        network: Valid-padding U-Net with one channel, in evaluation mode, on ``device``.
         ct: HU on the working grid that the network was trained for.
         lungs: Lung mask on the same grid, not 0 inside.
         threshold: Vessel is where the probability lies above it.
-        tile: Edge of a tile in voxels, a multiple of 8 above twice ``margin``.
-        margin: Voxels to drop on each inner side of a tile, a multiple of 8.
-        device: Where the network lives.
+        device: Where the network is.
         progress: Called with the finished share, 0 to 1; may raise to stop.
 
     Returns:
         The probability (float32, 0 outside the lungs) and the vessels (uint8).
 
     Raises:
-        InputError: The grids differ, or tile and margin do not fit each other.
+        InputError: The grids differ.
     """
-    if tile % 8 or margin % 8 or margin < 0 or tile <= 2 * margin:
-        msg = f"tile {tile} and margin {margin} must be multiples of 8, tile above twice margin"
-        raise InputError(msg)
     _isotropic_spacing(ct, lungs)
-    inside = array(lungs) > 0
-    scaled = window(array(ct))
-    probability = np.zeros(inside.shape, dtype=np.float32)
-    cores = list(_cores_with_lung(inside, tile - 2 * margin))
-    for done, core in enumerate(cores, start=1):
-        outer = tuple(slice(max(c.start - margin, 0), c.stop + margin) for c in core)
-        x = torch.from_numpy(_zero_padded(scaled[outer], 8))[None, None].to(device)
-        inner = tuple(
-            slice(c.start - o.start, c.stop - o.start) for c, o in zip(core, outer, strict=True)
-        )
-        probability[core] = network(x)[0, 0][inner].float().sigmoid().cpu().numpy()
-        if progress is not None:
-            progress(done / len(cores))
-    probability[~inside] = 0.0
+    probability = vessel_probability(
+        network, window(array(ct)), array(lungs) > 0, device=device, progress=progress
+    )
     return image_like(probability, ct), image_like(probability > threshold, ct)
 
 
-# -- masks and tiles ------------------------------------------------------------------------------
+# -- masks ----------------------------------------------------------------------------------------
 
 
 def _isotropic_spacing(ct: sitk.Image, lungs: sitk.Image) -> float:
@@ -200,22 +176,3 @@ def _without_small_parts(found: np.ndarray, min_voxels: float) -> np.ndarray:
     large = np.bincount(labels.ravel()) >= min_voxels
     large[0] = False
     return large[labels]
-
-
-def _cores_with_lung(inside: np.ndarray, size: int) -> Iterator[Block]:
-    """Yield the tiles without their margins that hold lung, cut to the box around the lungs."""
-    if not inside.any():
-        return
-    box = _bounding_box(inside, margin=0)
-    ranges = [
-        [slice(a, min(a + size, s.stop)) for a in range(s.start // 8 * 8, s.stop, size)]
-        for s in box
-    ]
-    for core in itertools.product(*ranges):
-        if inside[core].any():
-            yield core  # type: ignore[misc]
-
-
-def _zero_padded(tile: np.ndarray, multiple: int) -> np.ndarray:
-    """Return the tile with air behind it up to whole multiples, contiguous."""
-    return np.ascontiguousarray(np.pad(tile, [(0, -n % multiple) for n in tile.shape]))

@@ -7,11 +7,12 @@ Each stage can be stopped and started again at any moment; ``all`` runs what is 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from DRAMLesionLib.errors import Cancelled, DRAMLesionError
+from DRAMLesionLib.errors import Cancelled, DRAMLesionError, InputError
 from Training.config import Config, dump_config, load_config
 from Training.data import find_labels, write_whole
 from Training.evaluation_commands import add_commands as add_evaluation
@@ -36,6 +37,19 @@ def prepare(options: argparse.Namespace, config: Config) -> None:
     from Training.stages.prepare import prepare as run
 
     run(options.data, options.output, config, print)
+
+
+def vessels(options: argparse.Namespace, config: Config) -> None:
+    """Train the vessel network and, where it is to be used, ask it about every scan."""
+    from Training.cache import read_cache
+    from Training.engine import make_fabric, train
+    from Training.stages.vessels import NAME, VesselExperiment, find_vessels
+
+    cases = read_cache(options.output / "cache")
+    fabric = make_fabric(config)
+    train(VesselExperiment(cases, config), options.output / NAME, config, fabric)
+    if config.regression.vessels == "network" and fabric.is_global_zero:
+        find_vessels(cases, options.output, config, print)
 
 
 def regression(options: argparse.Namespace, config: Config) -> None:
@@ -79,18 +93,24 @@ def export(options: argparse.Namespace, config: Config) -> None:
 
 def everything(options: argparse.Namespace, config: Config) -> None:
     """Run all stages; each leaves alone what it finds done."""
-    for stage in (prepare, regression, pseudolabels, segmentation, export):
+    prepare(options, config)
+    if config.vessels.enabled:
+        vessels(options, config)
+    for stage in (regression, pseudolabels, segmentation, export):
         stage(options, config)
 
 
 STAGES: dict[str, Callable[[argparse.Namespace, Config], None]] = {
     "prepare": prepare,
+    "vessels": vessels,
     "regression": regression,
     "pseudolabels": pseudolabels,
     "segmentation": segmentation,
     "export": export,
     "all": everything,
 }
+TRAINING = (vessels, regression, segmentation)
+"""Stages that several processes share."""
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -144,8 +164,13 @@ def _add_synthesis(commands: argparse._SubParsersAction) -> None:
 
 def _run_stage(options: argparse.Namespace) -> None:
     config = load_config(options.config, options.set)
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and options.stage not in TRAINING:
+        names = ", ".join(stage.__name__ for stage in TRAINING)
+        message = f"torchrun is for the stages {names}; run the others in a single process"
+        raise InputError(message)
     options.output.mkdir(parents=True, exist_ok=True)
-    write_whole(options.output / "config.yaml", dump_config(config))
+    if os.environ.get("RANK", "0") == "0":
+        write_whole(options.output / "config.yaml", dump_config(config))
     options.stage(options, config)
 
 

@@ -5,7 +5,8 @@
     meta.json              scores, boxes of the lobes, geometry of both grids, what it was made from
     regression/image.npy   float16, windowed to [0, 1], on the grid of the lobe chunks
     regression/lobes.npy   uint8, Lobe values, same grid
-    regression/vessels.npy uint8, Frangi reference or the vessel network's mask, same grid
+    regression/vessels.npy uint8, Frangi reference, same grid
+    regression/vessels_network.npy uint8, the vessel network's mask, same grid
     segmentation/image.npy float16, windowed to [0, 1], the whole scan on the final network's grid
     segmentation/lobes.npy uint8, same grid
     segmentation/labels.npy uint8, pseudo-label: 0 background, 1 vessel, 2 lesion
@@ -30,6 +31,7 @@ from DRAMLesionLib.lobes import Lobe
 from Training.data import Scores, write_whole
 
 INDEX, META = "index.json", "meta.json"
+VESSELS, VESSELS_BY_NETWORK = "regression/vessels", "regression/vessels_network"
 
 BACKGROUND, VESSEL, LESION = 0, 1, 2
 """Classes of the pseudo-labels; those of DRAMLesionLib.segmentation, which needs SimpleITK."""
@@ -66,6 +68,22 @@ class CachedCase:
             Lobe[name]: (slice(*b[0]), slice(*b[1]), slice(*b[2]))
             for name, b in self.meta["boxes"].items()
         }
+
+    def vessels(self, source: str) -> np.ndarray | None:
+        """Open the vessel mask on the regression grid.
+
+        Args:
+            source: ``frangi`` or ``network``.
+
+        Returns:
+            (k, j, i) uint8; None if ``prepare`` was told to leave Frangi's reference out.
+
+        Raises:
+            InputError: If the vessel network was not asked yet.
+        """
+        if source == "network":
+            return self.load(VESSELS_BY_NETWORK)
+        return self.load(VESSELS) if self.has(VESSELS) else None
 
     def has(self, name: str) -> bool:
         """Tell whether the array ``name``, such as ``"segmentation/labels"``, is there."""

@@ -127,6 +127,57 @@ class LossWeights:
 
 
 @dataclass(frozen=True)
+class VesselTrainingConfig:
+    """The vessel network (section III-A 3).
+
+    Attributes:
+        enabled: Whether ``all`` trains it and ``export`` writes it.
+        source: ``scans`` learns from scans without any lesion as in the paper, ``lobes`` from
+            every lobe with score 0.
+        patch: Edge of the cubes in voxels, a multiple of 8, on the grid of the lobe chunks.
+        border: Outer voxels of a cube that do not count: the zeros beyond it reach them.
+        base_channels: Width of the U-Net; the paper: 32.
+        local: See :class:`RegressionConfig`.
+        freeze_norm: See :class:`RegressionConfig`.
+        prior: Share of vessel that the untrained network starts with.
+        beta: Trust in the reference, see :func:`Training.losses.bootstrapping_loss`; 1 for the
+            plain cross-entropy.
+        threshold: Vessel is where the probability lies above it; the paper: 0.7.
+        vessel_centres: Share of the cubes that are centred on a vessel instead of anywhere.
+        workers: Scans at a time when the network is asked for their vessels.
+        augmentation: Random changes of the data.
+        optimiser: How the tensors are moved.
+        loop: How long and how much at a time.
+    """
+
+    enabled: bool = False
+    source: Literal["lobes", "scans"] = "lobes"
+    patch: int = 64
+    border: int = 8
+    base_channels: int = 8
+    local: bool = False
+    freeze_norm: float = 1.0
+    prior: float = 0.1
+    beta: float = 1.0
+    threshold: float = 0.7
+    vessel_centres: float = 0.5
+    workers: int = 2
+    augmentation: AugmentationConfig = field(
+        default_factory=lambda: AugmentationConfig(("k", "j", "i"))
+    )
+    optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
+    loop: LoopConfig = field(default_factory=lambda: LoopConfig(batch=2))
+
+    def __post_init__(self) -> None:
+        if self.patch % 8 or not 0 <= 2 * self.border < self.patch:
+            message = (
+                "the edge of a cube of the vessel network is a multiple of 8 above twice its "
+                f"border, not {self.patch} with a border of {self.border}"
+            )
+            raise InputError(message)
+
+
+@dataclass(frozen=True)
 class RegressionConfig:
     """The regression network (sections III-A 1, 2 and 4).
 
@@ -150,6 +201,7 @@ class RegressionConfig:
         scale: Range of the equivariance's scale.
         beta: Trust in the target of the bootstrapping loss.
         suppress_vessels: Whether vessels are taken out of the target of the refinement.
+        vessels: Which ones: the ``frangi`` reference or those of the vessel ``network``.
         crf: Dense CRF of the target of the refinement and of the inference.
         refine_after: Steps before the refinement term joins: the target of an untrained map
             teaches nothing.
@@ -173,6 +225,7 @@ class RegressionConfig:
     scale: tuple[float, float] = (0.8, 1.2)
     beta: float = 0.8
     suppress_vessels: bool = True
+    vessels: Literal["frangi", "network"] = "frangi"
     crf: CRFConfig = field(default_factory=CRFConfig)
     refine_after: int = 0
     scales: tuple[float, ...] = (0.8, 1.0, 1.2, 1.5)
@@ -277,6 +330,7 @@ class Config:
         accelerator: ``auto``, ``cpu``, ``cuda`` or ``mps``.
         mixed_precision: Whether a GPU computes in 16 bits where that is safe; a CPU never does.
         prepare: See the class.
+        vessels: See the class.
         regression: See the class.
         pseudolabels: See the class.
         segmentation: See the class.
@@ -288,6 +342,7 @@ class Config:
     accelerator: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     mixed_precision: bool = True
     prepare: PrepareConfig = field(default_factory=PrepareConfig)
+    vessels: VesselTrainingConfig = field(default_factory=VesselTrainingConfig)
     regression: RegressionConfig = field(default_factory=RegressionConfig)
     pseudolabels: PseudoLabelConfig = field(default_factory=PseudoLabelConfig)
     segmentation: SegmentationTrainingConfig = field(default_factory=SegmentationTrainingConfig)

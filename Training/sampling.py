@@ -23,8 +23,8 @@ from DRAMLesionLib.lobes import Lobe
 from DRAMLesionLib.networks.unet import VALID_SHRINK
 from DRAMLesionLib.severity import score_to_interval
 from Training.augmentation import draw_affine, draw_factor, draw_flips, stretch_contrast
-from Training.cache import LESION, CachedCase
-from Training.config import RegressionConfig, SegmentationTrainingConfig
+from Training.cache import LESION, VESSELS, CachedCase
+from Training.config import RegressionConfig, SegmentationTrainingConfig, VesselTrainingConfig
 from Training.losses import inverse_frequency_weights
 
 ZERO_PADDED_EDGE = 2
@@ -122,8 +122,8 @@ class LobeChunks(Dataset):
         image = torch.from_numpy(case.load("regression/image")[box].astype(np.float32))
         inside = case.load("regression/lobes")[box] == lobe
         vessels = np.zeros(inside.shape, dtype=np.float32)
-        if case.has("regression/vessels"):
-            vessels = (case.load("regression/vessels")[box] > 0).astype(np.float32)
+        if (found := case.vessels(self.config.vessels)) is not None:
+            vessels = (found[box] > 0).astype(np.float32)
         share = chunks.resize(torch.from_numpy(vessels)[None, None], (size,) * 3)
         if rng is not None:
             image, inside = _jitter(image, inside, draw_factor(rng, settings.spacing_jitter))
@@ -209,6 +209,75 @@ class ScanPatches(Dataset):
             if lung.size:
                 return _pick(lung, labels.shape, rng)
         return [int(rng.integers(0, n)) for n in labels.shape]
+
+
+class VesselPatches(Dataset):
+    """Cubes of lungs without lesions with their vessels.
+
+    A sample is a dictionary: ``image`` (1, n, n, n) float32, and without the border ``labels``
+    uint8, 1 for vessel, and ``region`` bool, the voxels of lobes that are free of lesions.
+
+    Args:
+        cases: Prepared cases; those without such a lobe are left out.
+        config: Settings of the vessel network.
+        seed: See the module.
+        augment: Whether cubes are changed.
+
+    Raises:
+        InputError: If no lobe is free of lesions.
+    """
+
+    def __init__(
+        self, cases: Sequence[CachedCase], config: VesselTrainingConfig, seed: int, augment: bool
+    ) -> None:
+        self.config, self.seed, self.augment = config, seed, augment
+        clear = [(case, clear_lobes(case, config.source)) for case in cases]
+        self.items = [(case, lobes) for case, lobes in clear if lobes and case.has(VESSELS)]
+        if not self.items:
+            message = (
+                "no prepared case has a lobe with score 0 and a reference to learn vessels from: "
+                "switch vessels.enabled off or prepare.vessels on"
+            )
+            raise InputError(message)
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, position: int) -> dict[str, Tensor]:
+        case, clear = self.items[shuffled(position, len(self.items), self.seed)]
+        rng = augmentation_rng(position, self.seed)
+        settings, border = self.config.augmentation, self.config.border
+        vessels, lobes = case.load(VESSELS), case.load("regression/lobes")
+        inside = np.isin(lobes, clear)
+        on_vessel = rng.random() < self.config.vessel_centres
+        places = np.flatnonzero(inside & (vessels > 0) if on_vessel else inside)
+        if not places.size:
+            places = np.flatnonzero(inside)
+        factor = draw_factor(rng, settings.spacing_jitter) if self.augment else 1.0
+        seen = _window(_pick(places, lobes.shape, rng), self.config.patch, factor)
+        parts = {
+            "image": _cut(case.load("regression/image"), seen, _AIR)[None],
+            "labels": _cut_nearest(vessels, seen, border),
+            "region": _cut_nearest(inside.view(np.uint8), seen, border) > 0,
+        }
+        if self.augment:
+            parts["image"] = stretch_contrast(parts["image"], rng, settings.contrast)
+            if flips := draw_flips(rng, settings.flips):
+                parts = {name: torch.flip(part, flips) for name, part in parts.items()}
+        return parts
+
+
+def clear_lobes(case: CachedCase, source: str) -> list[Lobe]:
+    """Return the lobes that vessels are learnt from: those with score 0.
+
+    Args:
+        case: The prepared case.
+        source: ``scans`` wants the whole scan free of lesions.
+    """
+    scores = case.scores
+    if source == "scans" and any(score != 0 for score in scores.values()):
+        return []
+    return [lobe for lobe in case.boxes if scores[lobe] == 0]
 
 
 def _without_unscored(case: CachedCase, lobes: np.ndarray) -> np.ndarray:

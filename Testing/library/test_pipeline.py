@@ -7,8 +7,10 @@ import SimpleITK as sitk
 from DRAMLesionLib import geometry
 from DRAMLesionLib.errors import Cancelled, InputError, ScanWarning, WeightsError
 from DRAMLesionLib.lobes import Lobe
+from DRAMLesionLib.networks.unet import UNet3D
 from DRAMLesionLib.phantom import make_phantom
 from DRAMLesionLib.pipeline import STAGES, LesionPipeline
+from DRAMLesionLib.weights import save_network
 from Testing.library.small_weights import dense_voxels, write_small_weights
 
 
@@ -181,3 +183,34 @@ def test_bad_input_is_refused_before_anything_runs(pipeline, phantom):
 def test_a_folder_without_weights_is_named(tmp_path):
     with pytest.raises(WeightsError, match=r"regression\.json is missing"):
         LesionPipeline("cpu", tmp_path)
+
+
+def test_a_vessel_network_beside_the_others_is_used(tmp_path, phantom):
+    folder = write_small_weights(tmp_path)
+    arguments = {"base_channels": 1, "padding": "valid", "prior": 0.9}
+
+    def save(spacing):
+        save_network(
+            UNet3D(**arguments),
+            folder,
+            "vessels",
+            architecture={"type": "UNet3D", "arguments": arguments},
+            config={"spacing": spacing, "threshold": 0.7},
+            date="2026-01-01",
+            data=["nothing: untrained"],
+            licence="Apache-2.0",
+            metrics={},
+        )
+
+    save(3.0)
+    result = LesionPipeline("cpu", folder).run(phantom.ct, phantom.lobes, lobe_scheme="dram")
+    assert result.report.parameters["vessels"] == "network"
+    assert any(entry["name"] == "vessels.safetensors" for entry in result.report.weights)
+    # untrained, with a prior of 0.9: it takes everything for vessel
+    lungs = geometry.array(result.lobes) > 0
+    rest = geometry.array(result.lesions)[lungs] == 0
+    assert geometry.array(result.vessels)[lungs][rest].mean() > 0.9
+
+    save(1.2)
+    with pytest.raises(WeightsError, match=r"vessel network works at 1\.2 mm"):
+        LesionPipeline("cpu", folder)

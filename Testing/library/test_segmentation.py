@@ -4,6 +4,7 @@ import SimpleITK as sitk
 import torch
 
 from DRAMLesionLib.geometry import IDENTITY, image_like
+from DRAMLesionLib.networks.tiles import tiles
 from DRAMLesionLib.networks.unet import UNet3D
 from DRAMLesionLib.networks.whole import fused, run_whole
 from DRAMLesionLib.segmentation import (
@@ -11,7 +12,6 @@ from DRAMLesionLib.segmentation import (
     SegmentationConfig,
     lesion_margin,
     segment,
-    tiles,
 )
 
 

@@ -15,6 +15,8 @@ import DRAMLesionLib.frangi as module
 from DRAMLesionLib.errors import Cancelled, InputError
 from DRAMLesionLib.frangi import FrangiConfig, vesselness
 from DRAMLesionLib.intensity import window
+from DRAMLesionLib.networks.tiles import vessel_probability
+from DRAMLesionLib.networks.unet import UNet3D
 from DRAMLesionLib.vessels import predict_vessels, reference_vessels
 from Testing.library.realdata import DATA, needs_data
 
@@ -304,7 +306,7 @@ def test_no_lung_no_vessel():
     empty = image(np.zeros(hu.shape, dtype=np.uint8))
     assert not sitk.GetArrayFromImage(reference_vessels(image(hu), empty, None, seen.append)).any()
     assert seen == [1.0]
-    probability, mask = predict_vessels(lambda x: x, image(hu), empty)
+    probability, mask = predict_vessels(UNet3D(base_channels=1, padding="valid"), image(hu), empty)
     assert not sitk.GetArrayFromImage(probability).any()
     assert not sitk.GetArrayFromImage(mask).any()
 
@@ -323,63 +325,39 @@ def test_grids_are_checked():
 # -- the network ----------------------------------------------------------------------------------
 
 
-class SmallNet(torch.nn.Module):
-    """Two zero-padding levels; an output voxel sees at most 8 voxels to either side."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        torch.manual_seed(0)
-        self.first = torch.nn.Conv3d(1, 3, 3, padding=1)
-        self.low = torch.nn.Conv3d(3, 3, 3, padding=1)
-        self.last = torch.nn.Conv3d(6, 1, 3, padding=1)
-        self.shapes: list[tuple[int, ...]] = []
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        self.shapes.append(tuple(x.shape[2:]))
-        high = self.first(x).relu()
-        low = self.low(torch.nn.functional.max_pool3d(high, 2)).relu()
-        low = torch.nn.functional.interpolate(low, scale_factor=2.0, mode="nearest")
-        return 20.0 * self.last(torch.cat([high, low], 1))
+@pytest.fixture(scope="module")
+def network():
+    torch.manual_seed(0)
+    net = UNet3D(base_channels=2, padding="valid", prior=0.5).eval()
+    net.head.weight.data.normal_(0, 20)
+    net.head.bias.data.fill_(0.5)
+    return net
 
 
-def test_tiles_equal_one_pass():
+def test_the_network_is_asked_in_tiles_that_equal_one_patch(network):
     rng = np.random.default_rng(9)
-    hu = rng.uniform(-1000.0, 200.0, (48, 80, 72)).astype(np.float32)
+    hu = rng.uniform(-1000.0, 200.0, (25, 43, 38)).astype(np.float32)
     lungs = np.zeros(hu.shape, dtype=np.uint8)
-    lungs[3:45, 5:77, 9:70] = 1
-    net = SmallNet().eval()
-    with torch.no_grad():
-        whole = net(torch.from_numpy(window(hu))[None, None])[0, 0].sigmoid().numpy()
-    net.shapes.clear()
+    lungs[3:24, 5:40, 9:37] = 1
     seen: list[float] = []
     probability, mask = predict_vessels(
-        net, image(hu), image(lungs), threshold=0.6, tile=40, margin=8, progress=seen.append
+        network, image(hu), image(lungs), threshold=0.6, progress=seen.append
     )
-    assert len(net.shapes) > 8
-    assert max(max(shape) for shape in net.shapes) == 40
     assert seen[-1] == pytest.approx(1.0)
+    assert seen == sorted(seen)
     values = sitk.GetArrayFromImage(probability)
     assert values.dtype == np.float32
-    np.testing.assert_allclose(values[lungs > 0], whole[lungs > 0], atol=1e-5)
     assert not values[lungs == 0].any()
     np.testing.assert_array_equal(sitk.GetArrayFromImage(mask), values > 0.6)
-    assert 0.0 < (values > 0.6).mean() < 1.0
+    assert 0.0 < (values[lungs > 0] > 0.6).mean() < 1.0
+    tiled = vessel_probability(network, window(hu), lungs > 0, tile=24)
+    np.testing.assert_allclose(values, tiled, atol=2e-5)
 
-
-def test_tiles_without_lung_are_left_out_and_odd_sizes_filled():
-    hu = np.full((33, 35, 95), -850.0, dtype=np.float32)
-    lungs = np.zeros(hu.shape, dtype=np.uint8)
-    lungs[:, :, :10] = 1
-    lungs[:, :, 88:] = 1
-    net = SmallNet().eval()
-    predict_vessels(net, image(hu), image(lungs), tile=32, margin=8)
-    assert all(n % 8 == 0 for shape in net.shapes for n in shape)
-    tiles_along_k_and_j = 3 * 3
-    assert len(net.shapes) == 2 * tiles_along_k_and_j
-
-
-@pytest.mark.parametrize(("tile", "margin"), [(100, 16), (64, 10), (32, 16), (64, -8)])
-def test_impossible_tiles_are_refused(tile, margin):
-    hu = image(np.zeros((8, 8, 8), dtype=np.float32))
-    with pytest.raises(InputError, match="multiples of 8"):
-        predict_vessels(lambda x: x, hu, hu, tile=tile, margin=margin)
+    # one patch of 92 + 8 n voxels with air around, from a multiple of 8
+    patch = np.full((132, 148, 148), float(window(np.array(-1024.0))), dtype=np.float32)
+    patch[54:79, 54:97, 46:84] = window(hu)
+    with torch.no_grad():
+        whole = network(torch.from_numpy(patch)[None, None]).logits[0, 0].sigmoid().numpy()
+    # the output of a patch begins 44 voxels into it
+    inner = whole[10:35, 10:53, 2:40]
+    np.testing.assert_allclose(values[lungs > 0], inner[lungs > 0], atol=2e-5)

@@ -2,44 +2,22 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 import SimpleITK as sitk
 
+import Training as training_package
 from DRAMLesionLib.pipeline import LesionPipeline
 from DRAMLesionLib.severity import score_to_interval
 from DRAMLesionLib.weights import read_card
 from Training.__main__ import main
 from Training.cache import read_cache
+from Training.config import load_config
 from Training.engine import read_checkpoint
 
-SETTINGS = [
-    "prepare.workers=1",
-    "prepare.lobe_scheme=dram",
-    "prepare.validation_share=0.0",
-    "regression.chunk.size=16",
-    "regression.chunk.spacing=4.0",
-    "regression.base_channels=2",
-    "regression.scales=[1.0]",
-    "regression.attention=true",
-    "regression.local=true",
-    "regression.sizes=[16,24]",
-    "regression.freeze_norm=0.5",
-    "regression.loop.steps=3",
-    "regression.loop.batch=2",
-    "pseudolabels.workers=1",
-    "pseudolabels.match_scores=true",
-    "segmentation.spacing=4.0",
-    "segmentation.padding=zero",
-    "segmentation.patch=20",
-    "segmentation.border=2",
-    "segmentation.start=regression",
-    "segmentation.local=true",
-    "segmentation.freeze_norm=0.5",
-    "segmentation.base_channels=2",
-    "segmentation.loop.steps=2",
-]
+TINY = Path(training_package.__file__).with_name("configs") / "tiny.yaml"
 
 
 @pytest.fixture(scope="module")
@@ -51,8 +29,9 @@ def data(tmp_path_factory):
 
 
 def _run(stage, data, output, *more):
-    sets = [word for setting in (*SETTINGS, *more) for word in ("--set", setting)]
-    return main([stage, "--data", str(data), "--output", str(output), *sets])
+    sets = [word for setting in more for word in ("--set", setting)]
+    words = [stage, "--config", str(TINY), "--data", str(data), "--output", str(output)]
+    return main([*words, *sets])
 
 
 @pytest.fixture(scope="module")
@@ -64,11 +43,17 @@ def trained(data, tmp_path_factory):
 
 def test_the_chain_ends_in_weights_that_segment_uses(trained, data):
     card = read_card(trained / "weights", "regression")
-    assert card.metrics["steps"] == 3
+    assert card.metrics["steps"] == 6
     assert "3 scans" in card.data[-1]
     ct = sitk.ReadImage(str(next((data / "scans").iterdir())))
     result = LesionPipeline("cpu", trained / "weights").run(ct)
     assert len(result.report.rows) == 5
+    assert result.report.parameters["vessels"] == "network"
+    names = {"vessels", "regression", "segmentation"}
+    assert {entry["name"].split(".")[0] for entry in result.report.weights} == names
+    for name in names:
+        beside = trained / "weights" / f"{name}.training.yaml"
+        assert load_config(beside) == load_config(TINY)
 
 
 def test_local_networks_take_nothing_from_their_deep_levels(trained):
@@ -95,6 +80,7 @@ def test_the_truth_is_never_read(trained, data):
         "regression/image.npy",
         "regression/lobes.npy",
         "regression/vessels.npy",
+        "regression/vessels_network.npy",
         "segmentation/image.npy",
         "segmentation/lobes.npy",
         "segmentation/labels.npy",
@@ -116,26 +102,24 @@ def test_all_terms_together_give_finite_losses(data, trained, tmp_path):
 
 
 def test_stopped_and_resumed_equals_uninterrupted(data, trained, tmp_path):
-    from Training.config import load_config
     from Training.engine import make_fabric, train
     from Training.stages.regression import RegressionExperiment
 
-    config = load_config(None, SETTINGS)
     cases = read_cache(trained / "cache")
 
     class Interrupted(RegressionExperiment):
         def losses(self, network, batch, step):
-            if step == 2:
+            if step == 4:
                 raise KeyboardInterrupt
             return super().losses(network, batch, step)
 
-    config = load_config(None, [*SETTINGS, "regression.loop.checkpoint_every=1"])
+    config = load_config(TINY, ["regression.loop.checkpoint_every=1"])
     with pytest.raises(KeyboardInterrupt):
         train(Interrupted(cases, config), tmp_path / "a", config, make_fabric(config))
     for name in ("a", "b"):
         train(RegressionExperiment(cases, config), tmp_path / name, config, make_fabric(config))
     a, b = (read_checkpoint(tmp_path / name) for name in ("a", "b"))
-    assert a["step"] == b["step"] == 3
+    assert a["step"] == b["step"] == 6
     for key, value in a["network"].items():
         assert (value == b["network"][key]).all(), key
 

@@ -1,7 +1,8 @@
 """Write trained networks as the safetensors with cards that the library loads.
 
 ``config`` of the regression's card: ``chunk`` (spacing in mm, size), ``scales``, ``crf``,
-``threshold``; of the segmentation's card: ``spacing`` in mm.
+``threshold``; of the vessels' card: ``spacing`` in mm, ``threshold``; of the segmentation's card:
+``spacing`` in mm. ``NAME.training.yaml`` beside each are the settings of the training.
 """
 
 from __future__ import annotations
@@ -9,14 +10,18 @@ from __future__ import annotations
 import datetime
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
+
+from torch import nn
 
 from DRAMLesionLib.networks.regression import RegressionNetwork
 from DRAMLesionLib.networks.unet import UNet3D
-from DRAMLesionLib.weights import save_network
+from DRAMLesionLib.weights import NetworkName, save_network
 from Training.cache import CachedCase
-from Training.config import Config, to_plain
+from Training.config import Config, dump_config, to_plain
 from Training.engine import last_logged, read_checkpoint
-from Training.stages import regression, segmentation
+from Training.sampling import clear_lobes
+from Training.stages import segmentation
 
 NAME = "export"
 
@@ -27,7 +32,7 @@ def export(
     config: Config,
     report: Callable[[str], None] = lambda _: None,
 ) -> Path:
-    """Write ``output/weights``.
+    """Write ``output/weights``: regression, segmentation, and the vessel network if there is one.
 
     Args:
         cases: Prepared cases, for the cards.
@@ -41,55 +46,87 @@ def export(
     Raises:
         InputError: If a network was not trained.
     """
-    folder = output / "weights"
+    if config.vessels.enabled:
+        export_vessels(cases, output, config, report)
     trained = sum(not case.validation for case in cases)
-    sources = list(config.export.data) or ["data of the user"]
-    data = [*sources, f"{trained} scans with lobe scores; no voxel of any lesion was given"]
-    date = config.export.date or datetime.date.today().isoformat()
-    licence = config.export.licence
+    given = f"{trained} scans with lobe scores; no voxel of any lesion was given"
 
     settings = config.regression
     arguments = {"base_channels": settings.base_channels, "attention": settings.attention}
     network = RegressionNetwork(settings.base_channels, settings.attention)
-    state = read_checkpoint(output / regression.NAME)
+    card = {
+        "chunk": to_plain(settings.chunk),
+        "scales": list(settings.scales),
+        "crf": to_plain(settings.crf),
+        "threshold": settings.threshold,
+    }
+    description = {"type": "RegressionNetwork", "arguments": arguments}
+    _export(network, "regression", description, card, output, config, given, report)
+
+    final = config.segmentation
+    # the same convolutions whichever padding they were trained with; inference never pads
+    shape: dict[str, Any] = {
+        "base_channels": final.base_channels,
+        "out_channels": segmentation.CLASSES,
+        "padding": "valid",
+    }
+    description = {"type": "UNet3D", "arguments": shape}
+    card = {"spacing": final.spacing}
+    _export(UNet3D(**shape), "segmentation", description, card, output, config, given, report)
+    return output / "weights"
+
+
+def export_vessels(
+    cases: Sequence[CachedCase],
+    output: Path,
+    config: Config,
+    report: Callable[[str], None] = lambda _: None,
+) -> None:
+    """Write the vessel network into ``output/weights``; the arguments are those of :func:`export`.
+
+    Raises:
+        InputError: If it was not trained.
+    """
+    settings = config.vessels
+    clear = [clear_lobes(c, settings.source) for c in cases if not c.validation]
+    given = (
+        f"Frangi and Otsu references of {sum(map(len, clear))} lobes without lesions in "
+        f"{sum(map(bool, clear))} scans"
+    )
+    shape: dict[str, Any] = {"base_channels": settings.base_channels, "padding": "valid"}
+    card = {"spacing": config.regression.chunk.spacing, "threshold": settings.threshold}
+    description = {"type": "UNet3D", "arguments": shape}
+    _export(UNet3D(**shape), "vessels", description, card, output, config, given, report)
+
+
+def _export(
+    network: nn.Module,
+    name: NetworkName,
+    architecture: dict[str, Any],
+    card: dict[str, Any],
+    output: Path,
+    config: Config,
+    given: str,
+    report: Callable[[str], None],
+) -> None:
+    """Write the network that a run trained, with its card."""
+    state = read_checkpoint(output / name)
     network.load_state_dict(state["network"])
+    folder = output / "weights"
     save_network(
         network,
         folder,
-        "regression",
-        architecture={"type": "RegressionNetwork", "arguments": arguments},
-        config={
-            "chunk": to_plain(settings.chunk),
-            "scales": list(settings.scales),
-            "crf": to_plain(settings.crf),
-            "threshold": settings.threshold,
-        },
-        metrics=_metrics(output / regression.NAME, state["step"]),
-        date=date,
-        data=data,
-        licence=licence,
+        name,
+        architecture=architecture,
+        config=card,
+        metrics=_metrics(output / name, state["step"]),
+        date=config.export.date or datetime.date.today().isoformat(),
+        data=[*(config.export.data or ("data of the user",)), given],
+        licence=config.export.licence,
     )
-    report(f"wrote {folder / 'regression.safetensors'}")
-
-    final = config.segmentation
-    shape = {"base_channels": final.base_channels, "out_channels": segmentation.CLASSES}
-    # the same convolutions whichever padding they were trained with; inference never pads
-    unet = UNet3D(**shape, padding="valid")
-    state = read_checkpoint(output / segmentation.NAME)
-    unet.load_state_dict(state["network"])
-    save_network(
-        unet,
-        folder,
-        "segmentation",
-        architecture={"type": "UNet3D", "arguments": {**shape, "padding": "valid"}},
-        config={"spacing": final.spacing},
-        metrics=_metrics(output / segmentation.NAME, state["step"]),
-        date=date,
-        data=data,
-        licence=licence,
-    )
-    report(f"wrote {folder / 'segmentation.safetensors'}")
-    return folder
+    # the settings of the run, word for word, beside what they led to
+    (folder / f"{name}.training.yaml").write_text(dump_config(config), encoding="utf-8")
+    report(f"wrote {folder / name}.safetensors")
 
 
 def _metrics(run: Path, steps: int) -> dict[str, object]:

@@ -143,9 +143,8 @@ def compute_label(case: CachedCase, output: Path, config: Config) -> np.ndarray:
     grid = grid_image(case.meta["grids"]["regression"])
     target = grid_image(case.meta["grids"]["segmentation"])
     hu = HU_MIN + (HU_MAX - HU_MIN) * case.load("regression/image").astype(np.float32)
-    found = None
-    if case.has("regression/vessels"):
-        found = geometry.image_like(np.array(case.load("regression/vessels")), grid)
+    vessels = case.vessels(settings.vessels)
+    found = None if vessels is None else geometry.image_like(np.array(vessels), grid)
     maps = dram.compute_dram(
         network.eval(),
         geometry.image_like(hu, grid),

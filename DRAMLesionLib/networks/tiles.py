@@ -1,0 +1,129 @@
+"""A valid-padding U-Net over the lungs of a scan, in tiles that fit each other exactly."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from DRAMLesionLib import intensity
+from DRAMLesionLib.networks.unet import STRIDE, VALID_EXACT_SHRINK, UNet3D
+from DRAMLesionLib.networks.whole import fused, run_whole
+
+Progress = Callable[[float], None]
+Slices = tuple[slice, slice, slice]
+
+_HALO = VALID_EXACT_SHRINK // 2
+_AIR_HU = -1024.0
+
+
+@torch.no_grad()
+def run_over_lungs(
+    network: UNet3D,
+    image: np.ndarray,
+    inside: np.ndarray,
+    take: Callable[[Slices, Tensor], None],
+    tile: int = 320,
+    slab: int = 16,
+    device: torch.device | None = None,
+    progress: Progress | None = None,
+) -> None:
+    """Run a network over the bounding box of the lungs; its output comes slab by slab.
+
+    Args:
+        network: Valid-padding U-Net in evaluation mode, on ``device``.
+        image: (k, j, i) volume, windowed to [0, 1].
+        inside: (k, j, i) bool, the lungs; tiles that do not touch them are left out.
+        take: Called with a part of the volume and its logits, (1, channels, k, j, i).
+        tile: Largest edge of a tile's output in voxels; decides about memory, not the result.
+        slab: Thickness in voxels of what is worked on at a time; the same holds.
+        device: Where the network is.
+        progress: Called with the share done, 0 to 1.
+    """
+    todo = [place for place in tiles(inside, tile) if inside[place].any()]
+    quick = fused(network)
+    for number, place in enumerate(todo):
+        patch = torch.from_numpy(_cut_with_halo(image, place))[None, None].to(device)
+
+        def pass_on(first: int, logits: Tensor, place: Slices = place) -> None:
+            start = place[0].start + first
+            part = (slice(start, start + logits.shape[2]), place[1], place[2])
+            # a tile may reach beyond the volume
+            sizes = [
+                max(min(s.stop, n) - s.start, 0) for s, n in zip(part, inside.shape, strict=True)
+            ]
+            if min(sizes) > 0:
+                take(part, logits[:, :, : sizes[0], : sizes[1], : sizes[2]])
+
+        def tell(share: float, number: int = number) -> None:
+            if progress is not None:
+                progress((number + share) / len(todo))
+
+        run_whole(quick, patch, pass_on, slab, tell)
+
+
+def vessel_probability(
+    network: UNet3D,
+    image: np.ndarray,
+    inside: np.ndarray,
+    tile: int = 320,
+    device: torch.device | None = None,
+    progress: Progress | None = None,
+) -> np.ndarray:
+    """Return what a network with one channel makes of the lungs, float32 in [0, 1], 0 elsewhere.
+
+    Args:
+        network: See :func:`run_over_lungs`, like the others.
+        image: (k, j, i), windowed to [0, 1].
+        inside: (k, j, i) bool, the lungs.
+        tile: Largest edge of a tile.
+        device: Where the network is.
+        progress: Called with the share done.
+    """
+    probability = np.zeros(inside.shape, dtype=np.float32)
+
+    def take(part: Slices, logits: Tensor) -> None:
+        probability[part] = torch.sigmoid(logits[0, 0].float()).cpu().numpy() * inside[part]
+
+    run_over_lungs(network, image, inside, take, tile, device=device, progress=progress)
+    return probability
+
+
+def tiles(inside: np.ndarray, largest: int) -> Iterator[Slices]:
+    """Yield output tiles that cover the bounding box of a mask without overlap.
+
+    Args:
+        inside: (k, j, i) mask.
+        largest: Largest edge of a tile.
+
+    Yields:
+        Slices whose starts and lengths are multiples of 8, so that the pooling lattice is the
+        same in each; the last ones may reach beyond the volume.
+    """
+    ranges = []
+    for axis in range(3):
+        hit = np.flatnonzero(inside.any(axis=tuple(a for a in range(3) if a != axis)))
+        if hit.size == 0:
+            return
+        start = int(hit[0]) // STRIDE * STRIDE
+        extent = int(hit[-1]) + 1 - start
+        count = -(-extent // max(largest // STRIDE * STRIDE, STRIDE))
+        edge = -(-extent // (count * STRIDE)) * STRIDE
+        ranges.append([slice(start + n * edge, start + (n + 1) * edge) for n in range(count)])
+    yield from itertools.product(*ranges)
+
+
+def _cut_with_halo(image: np.ndarray, tile: Slices) -> np.ndarray:
+    """Cut a tile with what the network sees around it; beyond the volume there is air."""
+    air = float(intensity.window(np.array(_AIR_HU)))
+    patch = np.full([t.stop - t.start + 2 * _HALO for t in tile], air, dtype=np.float32)
+    source, target = [], []
+    for t, n in zip(tile, image.shape, strict=True):
+        start, stop = max(t.start - _HALO, 0), min(t.stop + _HALO, n)
+        source.append(slice(start, stop))
+        target.append(slice(start - t.start + _HALO, stop - t.start + _HALO))
+    patch[tuple(target)] = image[tuple(source)]
+    return patch
