@@ -258,8 +258,9 @@ def _evaluate(task: EvaluationTask) -> list[CaseResult]:
     start = time.perf_counter()
     outcome = predictor(scan.ct, None if task.estimate else scan.lobes)
     seconds = {**outcome.seconds, "total": time.perf_counter() - start}
+    label = f"{task.trained.label}: " if task.trained.label else ""
     return [
-        compare(task.source.name, name, scan, prediction, outcome, seconds)
+        compare(task.source.name, label + name, scan, prediction, outcome, seconds)
         for name, prediction in outcome.predictions.items()
     ]
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import datetime
-import os
-import platform
 import sys
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from DRAMLesionLib.weights import BUNDLED, NetworkName, has_network, read_card
+from DRAMLesionLib.weights import BUNDLED
+
+if TYPE_CHECKING:
+    from Training.evaluation_run import Plan
 
 
 def add_commands(commands: argparse._SubParsersAction) -> None:
@@ -81,45 +82,91 @@ def _slices(options: argparse.Namespace) -> None:
 
 
 def _add_evaluate(commands: argparse._SubParsersAction) -> None:
-    command = commands.add_parser("evaluate", help="Measure weights on scans with truth.")
+    command = commands.add_parser(
+        "evaluate", help="Train and measure methods, or measure weights, on scans with truth."
+    )
     command.set_defaults(run=_evaluate)
-    command.add_argument("--data", type=Path, required=True, help="data set with a truth")
-    command.add_argument("--weights", type=Path, default=BUNDLED)
+    test = command.add_mutually_exclusive_group(required=True)
+    test.add_argument("--size", help="make and use a benchmark set: small, medium or paper")
+    test.add_argument("--data", type=Path, help="data set with a truth to measure on")
     command.add_argument("--output", type=Path, required=True, help="folder of the results")
+    command.add_argument(
+        "--train", type=Path, nargs="+", default=[], help="data sets to train methods on first"
+    )
+    command.add_argument(
+        "--validation", type=Path, nargs="+", default=[], help="data sets kept out of the training"
+    )
+    command.add_argument("--methods", help="to train: cam,dram,supervised (default), nnunet")
+    command.add_argument(
+        "--weights",
+        action="append",
+        metavar="[LABEL=]DIR",
+        help="weights of ours to measure as they are; may be repeated",
+    )
+    command.add_argument("--config", type=Path, help="YAML file of the training with --data")
+    command.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
+    _add_scans(command)
     command.add_argument("--workers", type=int, default=2, help="scans at a time")
+    command.add_argument("--device", default="cpu", help="where networks are measured")
     command.add_argument(
         "--estimate-lobes", action="store_true", help="estimate the lobes instead of giving them"
     )
 
 
 def _evaluate(options: argparse.Namespace) -> None:
-    from Training.evaluation import evaluate, find_sources
-    from Training.evaluation_report import write_evaluation
-    from Training.methods.base import Trained
+    from Training.evaluation_run import run_plan
 
-    sources = find_sources(options.data)
-    methods = [Trained("dram", options.weights)]
-    results = evaluate(sources, methods, options.workers, options.estimate_lobes, print)
-    about = {
-        "title": options.data.name,
-        "scans": len(sources),
-        "weights": _checksums(options.weights),
-        "lobes": "estimated" if options.estimate_lobes else "given",
-        "date": datetime.date.today().isoformat(),
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
-    }
-    content = write_evaluation(results, options.output, about)
+    plan = _plan(options)
+    content = run_plan(plan, print)
     for name, summary in content["methods"].items():
         keys = ("iou_mean_of_scans", "average_precision", "score_weighted_kappa")
         _print_figures(name, {key: summary[key] for key in keys})
-    print(f"wrote {options.output / 'evaluation.html'}")  # noqa: T201
+    print(f"wrote {plan.report / 'evaluation.html'}")  # noqa: T201
 
 
-def _checksums(folder: Path) -> str:
-    """Name the networks of a folder by the first digits of their checksums."""
-    names: tuple[NetworkName, ...] = ("regression", "segmentation", "vessels")
-    there = [name for name in names if has_network(folder, name)]
-    return ", ".join(f"{name} {read_card(folder, name).sha256[:12]}" for name in there)
+def _plan(options: argparse.Namespace) -> Plan:
+    """Return what the options ask for; makes the benchmark set if they name one."""
+    from Training.benchmark_sets import parse_without
+    from Training.config import load_config
+    from Training.evaluation_run import DEFAULT_METHODS, REPORT, Plan, benchmark_plan
+
+    if options.size is not None:
+        plan = benchmark_plan(
+            options.size,
+            options.output,
+            options.scans,
+            parse_without(options.without),
+            options.workers,
+            options.set,
+            print,
+        )
+    else:
+        plan = Plan(
+            options.data,
+            options.output / REPORT if options.train else options.output,
+            options.output,
+            tuple(options.train),
+            tuple(options.validation),
+            config=load_config(options.config, options.set),
+            workers=options.workers,
+        )
+    methods = tuple(options.methods.split(",")) if options.methods else DEFAULT_METHODS
+    weights = [_labelled(text) for text in options.weights or []]
+    if not plan.train and not weights:
+        weights = [("", BUNDLED)]
+    return replace(
+        plan,
+        methods=methods,
+        weights=tuple(weights),
+        device=options.device,
+        estimate_lobes=options.estimate_lobes,
+    )
+
+
+def _labelled(text: str) -> tuple[str, Path]:
+    """Return label and folder of ``LABEL=DIR``; without a label it is empty."""
+    label, _, folder = text.rpartition("=")
+    return label, Path(folder)
 
 
 def _print_figures(title: str, figures: dict[str, Any]) -> None:

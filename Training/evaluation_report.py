@@ -34,7 +34,10 @@ _TEMPLATE = Path(__file__).with_name("evaluation_report.html")
 
 
 def write_evaluation(
-    results: Sequence[CaseResult], output: Path, about: Mapping[str, Any]
+    results: Sequence[CaseResult],
+    output: Path,
+    about: Mapping[str, Any],
+    main: str | None = None,
 ) -> dict[str, Any]:
     """Write tables, figures and page of an evaluation.
 
@@ -42,6 +45,7 @@ def write_evaluation(
         results: From :func:`Training.evaluation.evaluate`.
         output: Folder; one that holds an earlier evaluation is replaced.
         about: What was evaluated, for the head of the page and the JSON.
+        main: Row that the others are compared with and the pictures show; the last if left out.
 
     Returns:
         The content of the JSON.
@@ -51,7 +55,7 @@ def write_evaluation(
     """
     methods = by_method(results)
     summaries = {name: summarise(rows) for name, rows in methods.items()}
-    main = list(methods)[-1]
+    main = main or list(methods)[-1]
     tests = [asdict(test) for test in compare_scans(methods, main)]
     content = plain(
         {

@@ -3,22 +3,56 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 
 from DRAMLesionLib.errors import InputError
-from Training.methods.base import Predictor, Trained
+from Training.methods.base import Method, Predictor, Trained
 
 
-def _dram(folder: Path) -> Predictor:
-    from Training.methods.dram import PipelinePredictor
+def _cam() -> Method:
+    from Training.methods.cam import CAMMethod
 
-    return PipelinePredictor(folder)
+    return CAMMethod()
 
 
-METHODS: dict[str, Callable[[Path], Predictor]] = {
+def _dram() -> Method:
+    from Training.methods.dram import DRAMMethod
+
+    return DRAMMethod()
+
+
+def _supervised() -> Method:
+    from Training.methods.supervised import SupervisedMethod
+
+    return SupervisedMethod()
+
+
+def _nnunet() -> Method:
+    from Training.methods.nnunet import NNUNetMethod
+
+    return NNUNetMethod()
+
+
+METHODS: dict[str, Callable[[], Method]] = {
+    "cam": _cam,
     "dram": _dram,
+    "supervised": _supervised,
+    "nnunet": _nnunet,
 }
-"""From the name of a method to what loads it."""
+"""From the name of a method to the method, in the order of the tables."""
+
+OURS = "dram"
+
+
+def get_method(name: str) -> Method:
+    """Return a method.
+
+    Raises:
+        InputError: If there is no such method.
+    """
+    if name not in METHODS:
+        message = f"there is no method {name!r}; known: {', '.join(METHODS)}"
+        raise InputError(message)
+    return METHODS[name]()
 
 
 def load_method(trained: Trained) -> Predictor:
@@ -28,7 +62,4 @@ def load_method(trained: Trained) -> Predictor:
         InputError: If there is no such method, or it was not trained.
         WeightsError: If its weights cannot be used.
     """
-    if trained.method not in METHODS:
-        message = f"there is no method {trained.method!r}; known: {', '.join(METHODS)}"
-        raise InputError(message)
-    return METHODS[trained.method](trained.folder)
+    return get_method(trained.method).load(trained.folder, trained.device)

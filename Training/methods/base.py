@@ -1,19 +1,27 @@
 """The small interface behind which every method is trained and measured.
 
-A method is *trained* as an :class:`Training.engine.Experiment`, on the cache that ``prepare`` made,
-with the same engine as ours. It is *measured* as a :class:`Predictor`: from a CT and its lobes to
+A :class:`Method` is *trained* at a :class:`Workplace`, which gives all methods the same cases,
+settings and number of steps, with the engine that ours has (:mod:`Training.engine`), so a stopped
+training goes on where it was. It is *measured* as a :class:`Predictor`: from a CT and its lobes to
 one or more maps with their masks.
 """
 
 from __future__ import annotations
 
+import time
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import SimpleITK as sitk
 
+from DRAMLesionLib import checks
 from DRAMLesionLib.lobes import Lobe
+from DRAMLesionLib.lobes.providers import provide_lobes
+from Training.cache import CachedCase
+from Training.config import Config
 
 
 @dataclass(frozen=True)
@@ -69,13 +77,108 @@ class Predictor(ABC):
 
 
 @dataclass(frozen=True)
+class Workplace:
+    """All that methods are trained with, the same for each.
+
+    Attributes:
+        data: Data sets that the cases come from. Their truth is for supervised methods alone.
+        cases: Prepared cases; those for validation are kept apart.
+        output: Folder; each method has one of its own in it.
+        config: All settings.
+        report: Called with a line of text for each step of the work.
+    """
+
+    data: Sequence[Path]
+    cases: Sequence[CachedCase]
+    output: Path
+    config: Config
+    report: Callable[[str], None] = lambda _: None
+
+    @property
+    def steps(self) -> int:
+        """Optimiser steps of each method in all: those of our two networks together."""
+        return self.config.regression.loop.steps + self.config.segmentation.loop.steps
+
+
+class Method(ABC):
+    """A way to learn to find lesions.
+
+    Attributes:
+        name: What commands call it.
+        rows: Names of its rows in the tables; the last one is its result.
+    """
+
+    name: str
+    rows: tuple[str, ...]
+
+    @abstractmethod
+    def train(self, work: Workplace) -> Path:
+        """Train, or go on training; returns the folder to load from.
+
+        Raises:
+            InputError: If it cannot be trained on these cases.
+            MissingDependencyError: If it needs something that is not installed.
+            Cancelled: If it was stopped; the next call goes on from there.
+        """
+
+    @abstractmethod
+    def load(self, folder: Path, device: str = "cpu") -> Predictor:
+        """Return the trained method.
+
+        Args:
+            folder: From :meth:`train`.
+            device: Where its networks compute.
+
+        Raises:
+            InputError: If it was not trained.
+            WeightsError: If its weights cannot be used.
+        """
+
+
+@dataclass(frozen=True)
 class Trained:
     """Where a trained method lies; small enough to be sent to a worker.
 
     Attributes:
         method: Its name, see :data:`Training.methods.METHODS`.
         folder: Folder of its weights or of its run.
+        label: What its rows are called by before their names, such as ``shipped``; or nothing.
+        device: Where its networks compute.
     """
 
     method: str
     folder: Path
+    label: str = ""
+    device: str = "cpu"
+
+
+class Stopwatch:
+    """Run time by stage.
+
+    Attributes:
+        seconds: So far.
+    """
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Time what happens inside."""
+        start = time.perf_counter()
+        yield
+        self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
+
+
+def find_lobes(ct: sitk.Image, lobes: sitk.Image | None) -> tuple[sitk.Image, frozenset[Lobe]]:
+    """Return the lobes of a CT as all methods see them, and those that cannot be assessed.
+
+    Args:
+        ct: The CT.
+        lobes: Labels of :class:`Lobe`; estimated if left out.
+    """
+    if lobes is None:
+        estimate = provide_lobes(ct).lobes
+        return estimate, frozenset()
+    fitted, reasons, _ = checks.fit_lobes(lobes, ct)
+    return fitted, frozenset(reasons)

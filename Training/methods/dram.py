@@ -9,9 +9,40 @@ import SimpleITK as sitk
 from DRAMLesionLib.lesion_types import classify_lesions
 from DRAMLesionLib.lobes import Lobe
 from DRAMLesionLib.pipeline import LesionPipeline, LesionResult
-from Training.methods.base import Outcome, Prediction, Predictor
+from Training.engine import make_fabric, train
+from Training.methods.base import Method, Outcome, Prediction, Predictor, Workplace
+from Training.stages import export, pseudolabels, regression, segmentation, vessels
 
+NAME = "dram"
 RAW, REFINED, FINAL = "dRAM", "dRAM refined", "dRAM refined + context"
+
+
+class DRAMMethod(Method):
+    """Interval regression of lobe scores, pseudo-labels, and the final segmentation network."""
+
+    name = NAME
+    rows = (RAW, REFINED, FINAL)
+
+    def train(self, work: Workplace) -> Path:
+        """Run the stages of the training; see the base class."""
+        folder, config = work.output / NAME, work.config
+        fabric = make_fabric(config)
+        if config.vessels.enabled:
+            train(
+                vessels.VesselExperiment(work.cases, config), folder / vessels.NAME, config, fabric
+            )
+            if config.regression.vessels == "network":
+                vessels.find_vessels(work.cases, folder, config, work.report)
+        first = regression.RegressionExperiment(work.cases, config)
+        train(first, folder / regression.NAME, config, fabric)
+        pseudolabels.make_pseudolabels(work.cases, folder, config, work.report)
+        second = segmentation.SegmentationExperiment(work.cases, config, folder / regression.NAME)
+        train(second, folder / segmentation.NAME, config, fabric)
+        return export.export(work.cases, folder, config, work.report)
+
+    def load(self, folder: Path, device: str = "cpu") -> Predictor:
+        """Return the pipeline with the weights of a folder; see the base class."""
+        return PipelinePredictor(folder, device)
 
 
 class PipelinePredictor(Predictor):
@@ -19,12 +50,13 @@ class PipelinePredictor(Predictor):
 
     Args:
         folder: Folder with the weights.
+        device: Where to compute.
     """
 
-    name = "dram"
+    name = NAME
 
-    def __init__(self, folder: Path) -> None:
-        self._pipeline = LesionPipeline("cpu", folder)
+    def __init__(self, folder: Path, device: str = "cpu") -> None:
+        self._pipeline = LesionPipeline(device, folder)
 
     def __call__(self, ct: sitk.Image, lobes: sitk.Image | None) -> Outcome:
         """Run the pipeline; see the base class."""

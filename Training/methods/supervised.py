@@ -1,0 +1,187 @@
+"""The ceiling: our final network, taught by true masks instead of pseudo-labels.
+
+Network, patches, augmentation and inference are those of :mod:`Training.stages.segmentation`. The
+labels have its three classes too; vessels are those of the Frangi reference, as in our
+pseudo-labels, so that nothing differs but the lesions. It starts from scratch and takes as many
+steps as our two networks together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import SimpleITK as sitk
+import yaml
+
+from DRAMLesionLib import geometry, io, segmentation
+from DRAMLesionLib.devices import pick_device
+from DRAMLesionLib.errors import InputError
+from DRAMLesionLib.lesion_types import ReferenceTable, classify_lesions
+from DRAMLesionLib.networks.unet import UNet3D
+from DRAMLesionLib.segmentation import SegmentationConfig
+from Training.cache import BACKGROUND, LESION, VESSEL, CachedCase
+from Training.config import Config, SegmentationTrainingConfig, build
+from Training.data import TRUTH
+from Training.engine import SETTINGS, make_fabric, read_checkpoint, train
+from Training.methods.base import (
+    Method,
+    Outcome,
+    Prediction,
+    Predictor,
+    Stopwatch,
+    Workplace,
+    find_lobes,
+)
+from Training.stages.prepare import grid_image
+from Training.stages.segmentation import CLASSES, SegmentationExperiment
+from Training.workers import in_workers
+
+NAME = "supervised"
+ROW = "U-Net supervised"
+LABELS = "segmentation/labels"
+
+
+@dataclass(frozen=True)
+class TrueCase(CachedCase):
+    """A prepared case whose labels are the truth; they lie beside the cache, not in it.
+
+    Attributes:
+        labels: Folder of the labels.
+    """
+
+    labels: Path = Path()
+
+    def _path(self, name: str) -> Path:
+        if name == LABELS:
+            return self.labels / f"{self.name}.npy"
+        return super()._path(name)
+
+
+class SupervisedExperiment(SegmentationExperiment):
+    """The final network on true labels.
+
+    Args:
+        cases: Cases with true labels.
+        config: All settings; those of the segmentation hold.
+        steps: Optimiser steps.
+    """
+
+    name = NAME
+
+    def __init__(self, cases: Sequence[CachedCase], config: Config, steps: int) -> None:
+        loop = replace(config.segmentation.loop, steps=steps)
+        # the truth is to be trusted, and there is no regression to start from
+        settings = replace(config.segmentation, loop=loop, start="scratch", beta=1.0)
+        super().__init__(cases, replace(config, segmentation=settings), Path())
+
+
+class SupervisedMethod(Method):
+    """The U-Net on true masks."""
+
+    name = NAME
+    rows = (ROW,)
+
+    def train(self, work: Workplace) -> Path:
+        """Make labels of the truth and train on them; see the base class."""
+        folder = work.output / NAME
+        cases = true_cases(work, folder / "labels")
+        experiment = SupervisedExperiment(cases, work.config, work.steps)
+        train(experiment, folder, work.config, make_fabric(work.config))
+        return folder
+
+    def load(self, folder: Path, device: str = "cpu") -> Predictor:
+        """Return the trained network; see the base class."""
+        return SupervisedPredictor(folder, device)
+
+
+def true_cases(work: Workplace, folder: Path) -> list[TrueCase]:
+    """Return the cases with labels of their truth, which are written where they are missing.
+
+    Raises:
+        InputError: If a case has no truth.
+    """
+    truths = find_truths(work.data, [case.name for case in work.cases])
+    folder.mkdir(parents=True, exist_ok=True)
+    cases = [TrueCase(c.name, c.folder, c.validation, folder) for c in work.cases]
+    tasks = [(case, truths[case.name]) for case in cases if not case.has(LABELS)]
+    for _ in in_workers(_save_labels, tasks, work.config.prepare.workers):
+        pass
+    return cases
+
+
+def find_truths(data: Sequence[Path], names: Sequence[str]) -> dict[str, Path]:
+    """Return the file with the true lesions of each case.
+
+    Raises:
+        InputError: If a case has none.
+    """
+    candidates = {
+        name: [path for d in data if (path := d / TRUTH / "lesions" / f"{name}.nii.gz").is_file()]
+        for name in names
+    }
+    if missing := sorted(name for name, paths in candidates.items() if not paths):
+        message = (
+            f"{len(missing)} cases have no truth to learn from, such as {missing[0]} "
+            f"(looked for {TRUTH}/lesions/{missing[0]}.nii.gz); leave the supervised methods out"
+        )
+        raise InputError(message)
+    return {name: paths[0] for name, paths in candidates.items()}
+
+
+def _save_labels(task: tuple[TrueCase, Path]) -> None:
+    case, truth = task
+    grid = grid_image(case.meta["grids"]["segmentation"])
+    lesions = geometry.resample(io.read_labels(truth), grid, "nearest")
+    labels = np.full(geometry.array(lesions).shape, BACKGROUND, dtype=np.uint8)
+    if case.has("regression/vessels"):
+        fine = grid_image(case.meta["grids"]["regression"])
+        vessels = geometry.image_like(np.array(case.load("regression/vessels")), fine)
+        labels[geometry.array(geometry.resample(vessels, grid, "labels")) > 0] = VESSEL
+    labels[geometry.array(lesions) > 0] = LESION
+    case.save(LABELS, labels)
+
+
+class SupervisedPredictor(Predictor):
+    """The network over the whole scan, as in the pipeline.
+
+    Args:
+        folder: Folder of the run.
+        device: Where to compute.
+    """
+
+    name = NAME
+
+    def __init__(self, folder: Path, device: str = "cpu") -> None:
+        state = read_checkpoint(folder)
+        written: Any = yaml.safe_load((folder / SETTINGS).read_text(encoding="utf-8"))
+        config = build(SegmentationTrainingConfig, written, str(folder / SETTINGS))
+        self._config = SegmentationConfig(spacing=config.spacing)
+        self._device = pick_device(device)
+        network = UNet3D(out_channels=CLASSES, base_channels=config.base_channels, padding="valid")
+        network.load_state_dict(state["network"])
+        self._network = network.to(self._device).eval()
+        self._types = ReferenceTable.load(None)
+
+    def __call__(self, ct: sitk.Image, lobes: sitk.Image | None) -> Outcome:
+        """Segment the scan; see the base class."""
+        clock = Stopwatch()
+        with clock.stage("lobes"):
+            lobes, missing = find_lobes(ct, lobes)
+        lung = sitk.Cast(lobes > 0, sitk.sitkUInt8)
+        with clock.stage("segmentation"):
+            grid = geometry.working_grid(ct, self._config.spacing)
+            coarse = geometry.resample(ct, grid, fill=geometry.AIR_HU, antialias=True)
+            lungs = geometry.resample(lung, grid, "nearest")
+            shares = segmentation.segment(self._network, coarse, lungs, self._config, self._device)
+            margin = geometry.image_like(segmentation.lesion_margin(shares), grid)
+            found = geometry.resample(margin, ct, fill=-1.0) > 0
+            mask = sitk.Mask(sitk.Cast(found, sitk.sitkUInt8), lung)
+            share = geometry.image_like(shares[segmentation.LESION], grid)
+            probability = sitk.Mask(geometry.resample(share, ct), lung)
+        with clock.stage("lesion types"):
+            types = classify_lesions(ct, mask, self._types)
+        return Outcome({ROW: Prediction(probability, types)}, lobes, missing, clock.seconds)
