@@ -12,7 +12,19 @@ import sys
 from pathlib import Path
 
 FOLDER = Path(__file__).resolve().parent
-COLUMNS = ("name", "ours_s", "peer", "peer_s", "ratio", "agreement", "peak_mb", "target", "met")
+COLUMNS = {
+    "name": 40,
+    "ours_s": 8,
+    "peer": 26,
+    "peer_s": 8,
+    "ratio": 6,
+    "agreement": 9,
+    "peak_mb": 7,
+    "limit_share": 11,
+    "target": 22,
+    "met": 5,
+}
+"""What the table shows, and how wide."""
 
 
 def main() -> int:
@@ -23,11 +35,13 @@ def main() -> int:
     parser.add_argument("--output", type=Path, default=Path("bench.json"))
     options = parser.parse_args()
     rows: list[dict[str, object]] = []
+    print("  ".join(column.ljust(width) for column, width in COLUMNS.items()))
     for name in [options.only] if options.only else names:
         module = importlib.import_module(f"Testing.benchmarks.bench_{name}")
         for row in module.run():
             rows.append(row)
-            print("  ".join(f"{column}={_short(row.get(column))}" for column in COLUMNS))
+            cells = (_short(row.get(column)).ljust(width) for column, width in COLUMNS.items())
+            print("  ".join(cells), flush=True)
     part = options.output.with_name(f"{options.output.name}.part")
     part.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
     part.replace(options.output)
@@ -35,7 +49,11 @@ def main() -> int:
 
 
 def _short(value: object) -> str:
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 if __name__ == "__main__":

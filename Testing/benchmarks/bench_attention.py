@@ -31,7 +31,6 @@ def run(rounds: int = 5, sizes: tuple[int, ...] = (64, 80)) -> list[dict[str, An
             "agreement": difference,
             "peak_mb": round(memory),
             "peer_peak_mb": round(plain_memory),
-            "threads": torch.get_num_threads(),
         }
         row["limit_share"] = round(_operations(size**3) / rate / row["ours_s"], 4)
         row["met"] = row["met"] and memory <= MEMORY_TARGET * plain_memory
@@ -49,7 +48,7 @@ def _step(size: int, gather: bool) -> Callable[[], tuple[Tensor, Tensor]]:
 
     def step() -> tuple[Tensor, Tensor]:
         y.grad = None
-        out = _gathered(module, y, features) if gather else module(y, features)
+        out = gathered(module, y, features) if gather else module(y, features)
         out.square().mean().backward()
         assert y.grad is not None
         return out.detach(), y.grad * out.numel()
@@ -57,7 +56,7 @@ def _step(size: int, gather: bool) -> Callable[[], tuple[Tensor, Tensor]]:
     return step
 
 
-def _gathered(module: LocalAttention, y: Tensor, features: Tensor) -> Tensor:
+def gathered(module: LocalAttention, y: Tensor, features: Tensor) -> Tensor:
     """Equation 5 as it is written."""
     x = module.reduce(features)
     theta, phi, value = module.theta(x), module.phi(x), module.g(y)

@@ -50,7 +50,6 @@ def _row(
         **timings(ours, peer, "pydensecrf", rounds, TARGET),
         "agreement": (ours().argmax(1) == peer().argmax(1)).float().mean().item(),
         "peak_mb": round(peak_mb(_single, size)),
-        "threads": torch.get_num_threads(),
     }
     row["limit_share"] = round(_bytes(size**3) / rate / row["ours_s"], 3)
     row["met"] = row["met"] and row["agreement"] >= SAME_LABELS

@@ -1,16 +1,20 @@
-"""Time and memory of two ways to do the same, for the benchmarks of the CRF and the attention."""
+"""Time and memory of our way and the peer's, and what this machine reaches at best."""
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import statistics
+import subprocess
+import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import psutil
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 
 def timed(work: Callable[[], Any]) -> tuple[float, Any]:
@@ -21,22 +25,63 @@ def timed(work: Callable[[], Any]) -> tuple[float, Any]:
 
 
 def timings(
-    ours: Callable[[], Any], peer: Callable[[], Any], peer_name: str, rounds: int, target: float
+    ours: Callable[[], Any],
+    peer: Callable[[], Any],
+    peer_name: str,
+    rounds: int,
+    target: float,
+    warm: bool = True,
 ) -> dict[str, Any]:
-    """Time the two in turn and return the timing part of a row."""
-    ours(), peer()
+    """Time the two in turn and return the timing part of a row.
+
+    Args:
+        ours: Our way.
+        peer: The peer's.
+        peer_name: Who that is.
+        rounds: How often; medians count.
+        target: The ratio to reach, the peer's time over ours.
+        warm: Whether both run once before; not where a run takes minutes.
+    """
+    if warm:
+        ours(), peer()
     pairs = [(timed(ours)[0], timed(peer)[0]) for _ in range(rounds)]
     mine, theirs = zip(*pairs, strict=True)
     ratio = statistics.median(theirs) / statistics.median(mine)
     return {
-        "ours_s": round(statistics.median(mine), 4),
-        "ours_spread_s": round(max(mine) - min(mine), 4),
+        **alone(mine),
         "peer": peer_name,
         "peer_s": round(statistics.median(theirs), 4),
         "peer_spread_s": round(max(theirs) - min(theirs), 4),
         "ratio": round(ratio, 2),
-        "target": target,
+        "agreement": None,
+        "peak_mb": None,
+        "limit_share": None,
+        "target": f"ratio >= {target:g}",
         "met": ratio >= target,
+    }
+
+
+def within(seconds: Sequence[float], limit: float) -> dict[str, Any]:
+    """Return the timing part of a row without a peer that has to stay within ``limit`` seconds."""
+    return {
+        **alone(seconds),
+        "peer": None,
+        "peer_s": None,
+        "ratio": None,
+        "agreement": None,
+        "peak_mb": None,
+        "limit_share": None,
+        "target": f"<= {limit:g} s",
+        "met": statistics.median(seconds) <= limit,
+    }
+
+
+def alone(seconds: Sequence[float]) -> dict[str, Any]:
+    """Return our own times of a row."""
+    return {
+        "ours_s": round(statistics.median(seconds), 4),
+        "ours_spread_s": round(max(seconds) - min(seconds), 4),
+        "threads": torch.get_num_threads(),
     }
 
 
@@ -50,6 +95,37 @@ def peak_mb(work: Callable[..., Any], *arguments: Any) -> float:
     """
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         return pool.apply(_rise, (work, arguments))
+
+
+def command(*arguments: str) -> tuple[float, float]:
+    """Run a Python command and return its seconds and the peak of its resident memory in MB.
+
+    Raises:
+        RuntimeError: If it fails.
+    """
+    start = time.perf_counter()
+    process = subprocess.Popen(  # noqa: S603 - our own commands
+        [sys.executable, *arguments], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    peak = 0.0
+    watched = psutil.Process(process.pid)
+    while process.poll() is None:
+        with contextlib.suppress(psutil.Error):
+            peak = max(peak, watched.memory_info().rss / 1e6)
+        time.sleep(0.01)
+    seconds = time.perf_counter() - start
+    assert process.stdout is not None
+    output = process.stdout.read()
+    if process.returncode != 0:
+        raise RuntimeError(output)
+    return seconds, peak
+
+
+def operations(work: Callable[[], Any]) -> float:
+    """Return the multiplications and additions of the convolutions and products in ``work``."""
+    with FlopCounterMode(display=False) as counter:
+        work()
+    return float(counter.get_total_flops())
 
 
 def _rise(work: Callable[..., Any], arguments: tuple[Any, ...]) -> float:
