@@ -20,7 +20,7 @@ import sys
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, cast
 
@@ -33,6 +33,7 @@ from tqdm import tqdm
 from DRAMLesionLib.errors import Cancelled, InputError
 from Training.config import Config, LoopConfig, OptimiserConfig, to_plain
 from Training.data import write_whole
+from Training.distributed import average_gradients, share_statistics
 
 CHECKPOINT, LOG, SETTINGS = "checkpoint.pt", "log.jsonl", "config.yaml"
 
@@ -166,7 +167,9 @@ class _Run:
         folder.mkdir(parents=True, exist_ok=True)
         _keep_settings(folder, experiment.settings, fabric)
         torch.manual_seed(config.seed)
-        network = _channels_last(synchronised(experiment.build_network(), fabric))
+        network = _channels_last(experiment.build_network())
+        if fabric.world_size > 1:
+            network = share_statistics(network)
         optimiser = _build_optimiser(network, experiment.optimiser)
         self.step = 0
         if (folder / CHECKPOINT).is_file():
@@ -201,9 +204,7 @@ class _Run:
         for group in self.optimiser.param_groups:
             group["lr"] = rate
         self.network.train()
-        losses = self.experiment.losses(self.network, batch, self.step)
-        self.optimiser.zero_grad()
-        self.fabric.backward(losses["total"])
+        losses = self._backward(batch)
         if self.experiment.optimiser.clip > 0:
             self.fabric.clip_gradients(
                 self.network, self.optimiser, max_norm=self.experiment.optimiser.clip
@@ -212,6 +213,17 @@ class _Run:
         self.step += 1
         bar.update(self.loop.batch)
         self._after_step(losses, rate, time.perf_counter() - started, bar)
+
+    def _backward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        self.optimiser.zero_grad()
+        several = self.fabric.world_size > 1
+        # gradients are averaged here and not on the way, see average_gradients
+        with self.fabric.no_backward_sync(self.network, enabled=True) if several else nullcontext():
+            losses = self.experiment.losses(self.network, batch, self.step)
+            self.fabric.backward(losses["total"])
+        if several:
+            average_gradients(self.bare)
+        return losses
 
     def _after_step(
         self, losses: dict[str, Tensor], rate: float, seconds: float, bar: tqdm
@@ -332,13 +344,6 @@ def learning_rate(optimiser: OptimiserConfig, step: int, steps: int) -> float:
     if optimiser.schedule == "cosine":
         return rate * 0.5 * (1.0 + math.cos(math.pi * step / max(steps, 1)))
     return rate
-
-
-def synchronised(network: nn.Module, fabric: Fabric) -> nn.Module:
-    """Return the network; several processes share the statistics of its normalisations."""
-    if fabric.world_size == 1:
-        return network
-    return nn.SyncBatchNorm.convert_sync_batchnorm(network)
 
 
 def _channels_last(x: Any) -> Any:

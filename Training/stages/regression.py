@@ -18,6 +18,7 @@ from Training.augmentation import warp_inside
 from Training.cache import CachedCase
 from Training.config import Config
 from Training.engine import Experiment
+from Training.pictures import row_of_slices
 from Training.sampling import LobeChunks
 from Training.shortcuts import freeze_norms, hold_deep_levels_at_zero
 
@@ -108,6 +109,21 @@ class RegressionExperiment(Experiment):
             "distance_to_middle": float(torch.stack(distances).mean()),
         }
 
+    def pictures(self, network: nn.Module, device: torch.device) -> dict[str, Tensor]:
+        """Return a slice of the most diseased lobe: image, dRAM, refined map, target."""
+        cases = self._validation or self._training
+        chunks_of_all = LobeChunks(cases, self.config, self._seed, augment=False)
+        worst = max(range(len(chunks_of_all)), key=lambda n: chunks_of_all.items[n][3])
+        sample = chunks_of_all[worst]
+        batch = {name: torch.as_tensor(part)[None].to(device) for name, part in sample.items()}
+        with torch.no_grad():
+            dram, attended = network(batch["image"])
+            target = self._target(attended, batch)
+        mask = batch["mask"][0, 0]
+        maps = (torch.sigmoid(logit[0, 0].float()) * mask for logit in (dram, attended))
+        row = row_of_slices(batch["image"][0, 0], *maps, target[0])
+        return {"image, dRAM, refined, target": row}
+
     def _resized(self, batch: dict[str, Tensor], step: int) -> dict[str, Tensor]:
         """Bring the chunks of a step to the size that the step draws."""
         size = int(np.random.default_rng([self._seed, step]).choice(self.config.sizes))
@@ -140,9 +156,8 @@ class RegressionExperiment(Experiment):
 
 
 def _vessel_share(probability: Tensor, batch: dict[str, Tensor]) -> Tensor:
-    """Return how much of the map lies on vessels; a map of all bright voxels has much there."""
-    on_map = (probability.detach() * batch["mask"]).sum()
-    return (probability.detach() * batch["mask"] * batch["vessels"]).sum() / on_map.clamp_min(1e-6)
+    """Return how much of a map lies on vessels; a map of all bright voxels has much there."""
+    return losses.masked_mean(batch["vessels"], probability.detach() * batch["mask"]).mean()
 
 
 def _inside_interval(fraction: Tensor, batch: dict[str, Tensor]) -> Tensor:

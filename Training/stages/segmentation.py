@@ -14,6 +14,7 @@ from Training import losses
 from Training.cache import LESION, CachedCase
 from Training.config import Config
 from Training.engine import Experiment, read_checkpoint
+from Training.pictures import row_of_slices
 from Training.sampling import ZERO_PADDED_EDGE, ScanPatches
 from Training.shortcuts import freeze_norms, hold_deep_levels_at_zero
 
@@ -70,19 +71,35 @@ class SegmentationExperiment(Experiment):
         if step >= self.config.freeze_norm * self.loop.steps:
             freeze_norms(network)
         image, labels, region = batch["image"], batch["labels"], batch["region"]
-        if self.config.padding == "zero":
-            # the zeros beyond the cube reach the outermost voxels: they do not count
-            edge = self.config.border
-            logits = _inner(network(image).logits, ZERO_PADDED_EDGE + edge)
-            labels, region = _inner(labels, edge), _inner(region, edge)
-        else:
-            logits = network(image).logits
+        logits = self._logits(network, image)
+        labels, region = self._counted(labels), self._counted(region)
         total = losses.bootstrapping_loss(logits, labels, region, self.config.beta)
         found = (logits.detach().argmax(dim=1) == LESION) & region
         wanted = (labels == LESION) & region
-        union = (found | wanted).sum()
-        overlap = torch.where(union > 0, (found & wanted).sum() / union.clamp_min(1), 1.0)
+        union = (found | wanted).flatten(1).sum(1)
+        both = (found & wanted).flatten(1).sum(1)
+        overlap = torch.where(union > 0, both / union.clamp_min(1), 1.0).mean()
         return {"total": total, "lesion_iou": overlap, "lesion_share": wanted.float().mean()}
+
+    def pictures(self, network: nn.Module, device: torch.device) -> dict[str, Tensor]:
+        """Return a slice of a patch: image, pseudo-label, prediction; vessels are grey."""
+        sample = ScanPatches(self._cases, self.config, self._seed, augment=False)[0]
+        with torch.no_grad():
+            found = self._logits(network, sample["image"][None].to(device))[0].argmax(dim=0)
+        labels = self._counted(sample["labels"])
+        image = _inner(sample["image"][0], (sample["image"].shape[-1] - labels.shape[-1]) // 2)
+        row = row_of_slices(image, labels / LESION, found.cpu() / LESION)
+        return {"image, pseudo-label, prediction": row}
+
+    def _logits(self, network: nn.Module, image: Tensor) -> Tensor:
+        logits = network(image).logits
+        if self.config.padding == "valid":
+            return logits
+        # the zeros beyond the cube reach the outermost voxels: they do not count
+        return _inner(logits, ZERO_PADDED_EDGE + self.config.border)
+
+    def _counted(self, x: Tensor) -> Tensor:
+        return x if self.config.padding == "valid" else _inner(x, self.config.border)
 
 
 def _inner(x: Tensor, edge: int) -> Tensor:

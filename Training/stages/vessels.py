@@ -119,9 +119,9 @@ class VesselExperiment(Experiment):
         """Return Dice with the reference and the share of vessel, at the threshold."""
         found = torch.sigmoid(logits.detach()[:, 0]) > self.config.threshold
         found, wanted = found & batch["region"], (batch["labels"] > 0) & batch["region"]
-        both = found.sum() + wanted.sum()
-        dice = torch.where(both > 0, 2.0 * (found & wanted).sum() / both.clamp_min(1), 1.0)
-        share = found.sum() / batch["region"].sum().clamp_min(1)
+        both, overlap = (x.flatten(1).sum(1) for x in (found.int() + wanted, found & wanted))
+        dice = torch.where(both > 0, 2.0 * overlap / both.clamp_min(1), 1.0).mean()
+        share = losses.masked_mean(found.float(), batch["region"]).mean()
         return {"dice": dice, "vessel_share": share}
 
 
