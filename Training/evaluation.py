@@ -375,7 +375,7 @@ def summarise(results: Sequence[CaseResult]) -> dict[str, Any]:
     pairs, missing = _score_pairs(ill)
     total = sum((r.confusion for r in ill), Confusion())
     histogram = _added(ill)
-    overlaps = [r.confusion.iou for r in ill]
+    overlaps, dices = ([getattr(r.confusion, n) for r in ill] for n in ("iou", "dice"))
     errors = [abs(f - t) for f, t in zip(found, true, strict=True)]
     percents = [r.lesion_percent for r in healthy]
     return {
@@ -389,12 +389,15 @@ def summarise(results: Sequence[CaseResult]) -> dict[str, Any]:
         "score_weighted_kappa_interval": list(metrics.bootstrap_interval(ill, _kappa, 1000)),
         "score_confusion_matrix": metrics.confusion_matrix(pairs).tolist(),
         "iou_mean_of_scans": metrics.mean_defined(overlaps)[0],
-        "iou_mean_of_scans_interval": list(
-            metrics.bootstrap_interval(overlaps, lambda s: float(np.mean(s)))
-        ),
-        "dice_mean_of_scans": metrics.mean_defined([r.confusion.dice for r in ill])[0],
+        "iou_mean_of_scans_interval": list(metrics.bootstrap_interval(overlaps, _mean)),
+        "dice_mean_of_scans": metrics.mean_defined(dices)[0],
+        "dice_mean_of_scans_interval": list(metrics.bootstrap_interval(dices, _mean)),
+        "mean_of_scans": _scan_means(ill),
         "all_voxels": total.figures(),
         "average_precision": histogram.average_precision() if histogram else metrics.NAN,
+        "average_precision_interval": list(
+            metrics.bootstrap_interval(ill, _average_precision, 1000)
+        ),
         "calibration_error": histogram.calibration_error() if histogram else metrics.NAN,
         "by_type": {name: _summarise_type(ill, name) for name in TYPES},
         "bland_altman_lesion_percent": asdict(
@@ -404,6 +407,15 @@ def summarise(results: Sequence[CaseResult]) -> dict[str, Any]:
         "healthy_lesion_percent_max": max(percents, default=metrics.NAN),
         "seconds_mean": metrics.mean_defined([r.seconds["total"] for r in results])[0],
     }
+
+
+def _scan_means(ill: Sequence[CaseResult]) -> dict[str, dict[str, float]]:
+    """Return the mean of each overlap over the scans, and over how many it goes."""
+    means = {}
+    for name in Confusion().figures():
+        mean, scans = metrics.mean_defined([getattr(r.confusion, name) for r in ill])
+        means[name] = {"mean": mean, "scans": scans}
+    return means
 
 
 def _summarise_type(ill: Sequence[CaseResult], name: str) -> dict[str, Any]:
@@ -431,6 +443,15 @@ def _score_pairs(results: Sequence[CaseResult]) -> tuple[list[tuple[int, int]], 
 
 def _kappa(results: Sequence[CaseResult]) -> float:
     return metrics.weighted_kappa(_score_pairs(results)[0])
+
+
+def _average_precision(results: Sequence[CaseResult]) -> float:
+    total = _added(results)
+    return metrics.NAN if total is None else total.average_precision()
+
+
+def _mean(values: Sequence[float]) -> float:
+    return float(np.mean(values))
 
 
 def _added(results: Sequence[CaseResult]) -> ProbabilityHistogram | None:

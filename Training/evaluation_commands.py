@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from DRAMLesionLib.errors import InputError
 from DRAMLesionLib.weights import BUNDLED
 
 if TYPE_CHECKING:
@@ -58,12 +59,20 @@ def _benchmark(options: argparse.Namespace) -> None:
 
 
 def _add_slices(commands: argparse._SubParsersAction) -> None:
-    command = commands.add_parser("slices", help="Measure weights on 2D slices with masks.")
+    command = commands.add_parser(
+        "slices", help="Measure weights or a method on 2D slices with masks."
+    )
     command.set_defaults(run=_slices)
     command.add_argument("--images", type=Path, required=True, help="folder of 8-bit PNG slices")
     command.add_argument("--masks", type=Path, required=True, help="masks with the same names")
     command.add_argument("--output", type=Path, required=True, help="folder of the results")
-    command.add_argument("--weights", type=Path, default=BUNDLED)
+    command.add_argument(
+        "--weights", type=Path, default=BUNDLED, help="weights, or the folder of a method's run"
+    )
+    command.add_argument(
+        "--method", help="any method instead of the final network: cam, dram, supervised, nnunet"
+    )
+    command.add_argument("--row", help="which of the method's rows in the tables, such as 'dRAM'")
     command.add_argument("--lungs-mm", type=float, default=270.0, help="width of both lungs")
     command.add_argument(
         "--threshold", type=float, help="on the probability; the most probable class if left out"
@@ -71,9 +80,18 @@ def _add_slices(commands: argparse._SubParsersAction) -> None:
 
 
 def _slices(options: argparse.Namespace) -> None:
+    from Training.methods.base import Trained
     from Training.slices import measure_slices, network_finder
+    from Training.slices_methods import method_finder
 
-    finder, settings = network_finder(options.weights, options.lungs_mm, options.threshold)
+    if options.method is None:
+        finder, settings = network_finder(options.weights, options.lungs_mm, options.threshold)
+    elif options.threshold is not None:
+        message = "--threshold is for the final network: methods have thresholds of their own"
+        raise InputError(message)
+    else:
+        trained = Trained(options.method, options.weights)
+        finder, settings = method_finder(trained, options.row, options.lungs_mm)
     content = measure_slices(options.images, options.masks, options.output, finder, settings, print)
     _print_figures("all pixels", content["all_pixels"])
     _print_figures(

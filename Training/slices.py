@@ -137,14 +137,14 @@ def network_finder(
         try:
             prepared = prepare_slice(grey, spacing, lungs_mm)
         except InputError as error:
-            return _nothing(grey, str(error))
+            return nothing_found(grey, str(error))
         if not prepared.lungs.any():
-            return _nothing(grey, "no lung was found")
+            return nothing_found(grey, "no lung was found")
         shares = flat_probabilities(network, prepared.hu, CHEST_WALL_HU)
         margin = lesion_margin(shares) if threshold is None else shares[LESION] - threshold
-        lungs = _to_picture(prepared.lungs > 0, grey) > 0.5
-        probability = np.clip(_to_picture(shares[LESION], grey), 0.0, 1.0) * lungs
-        mask = (_to_picture(margin, grey) > 0) & lungs
+        lungs = to_picture(prepared.lungs > 0, grey) > 0.5
+        probability = np.clip(to_picture(shares[LESION], grey), 0.0, 1.0) * lungs
+        mask = (to_picture(margin, grey) > 0) & lungs
         return Found(mask, probability, lungs, prepared.pixel_mm)
 
     settings = {
@@ -281,11 +281,13 @@ def draw_outlines(
     return picture
 
 
-def _to_picture(values: np.ndarray, grey: np.ndarray) -> np.ndarray:
+def to_picture(values: np.ndarray, grey: np.ndarray) -> np.ndarray:
+    """Bring values of a network's grid to the pixels of a picture, linearly; (j, i) float32."""
     return resize(values.astype(np.float32), grey.shape, order=1, mode="edge", anti_aliasing=False)
 
 
-def _nothing(grey: np.ndarray, note: str) -> Found:
+def nothing_found(grey: np.ndarray, note: str) -> Found:
+    """Return an empty result with the reason."""
     empty = np.zeros(grey.shape, dtype=bool)
     return Found(empty, empty.astype(np.float32), empty, note=note)
 

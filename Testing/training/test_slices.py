@@ -7,6 +7,7 @@ import torch
 from PIL import Image
 
 from DRAMLesionLib.geometry import image_like
+from DRAMLesionLib.lobes import Lobe
 from DRAMLesionLib.networks.unet import UNet3D
 from DRAMLesionLib.segmentation import SegmentationConfig, segment
 from Testing.library.realdata import DATA, needs_data
@@ -15,6 +16,7 @@ from Training import metrics, slices
 from Training.__main__ import main
 from Training.flat import flat_probabilities
 from Training.slices import Found, Slice
+from Training.slices_methods import as_volume
 from Training.slices_prepare import find_lungs, prepare_slice, to_hu
 
 ROWS, COLUMNS = np.mgrid[:150, :200]
@@ -126,6 +128,31 @@ def test_the_command_writes_everything_and_replaces_its_own_results(folders, cap
     assert np.asarray(Image.open(out / "outlines" / "a.png")).shape == (*truth.shape, 3)
     assert "all pixels: dice" in capsys.readouterr().out
     assert sorted(p.name for p in folders.iterdir()) == ["images", "masks", "out", "weights"]
+
+
+def test_any_method_reads_a_slice_as_a_volume(folders, capsys):
+    (folders / "images" / "b.png").unlink()
+    weights = write_small_weights(folders / "weights")
+    words = ["--method", "dram", "--weights", str(weights), "--lungs-mm", "120"]
+    assert _run(folders, *words, "--row", "dRAM") == 0
+    content = json.loads((folders / "out" / "slices.json").read_text())
+    assert content["settings"]["method"].startswith("dRAM, in the middle")
+    assert content["slices"] == 1
+    assert _run(folders, *words, "--row", "CAM") == 1
+    assert "no row 'CAM'; known: dRAM, dRAM refined" in capsys.readouterr().err
+    assert _run(folders, *words, "--threshold", "0.4") == 1
+
+
+def test_a_slice_as_a_volume_is_the_slice_everywhere():
+    prepared = prepare_slice(_grey(True), 2.0)
+    ct, lobes = as_volume(prepared, 100.0)
+    assert ct.GetSize() == (*prepared.hu.shape[::-1], 50)
+    labels = sitk.GetArrayFromImage(lobes)
+    assert (labels == labels[:1]).all()
+    # the patient's left is on the right of the picture
+    assert set(np.unique(labels[0][:, -20:])) <= {0, Lobe.LUL}
+    assert (labels == Lobe.RUL).any()
+    assert np.abs(sitk.GetArrayFromImage(ct)[7] - prepared.hu).max() <= 0.5
 
 
 def test_every_bad_slice_is_named_and_nothing_is_written(folders, capsys):
