@@ -17,6 +17,9 @@ from .api import UNLISTED, SlicerApi, slicer_api
 
 _MODULES = ("qt", "ctk", "slicer")
 
+# a property of the object, and a static method of the class (seen in the probes of the file)
+_ALSO_STATIC = {("qt.QTimer", "singleShot")}
+
 
 @dataclass(frozen=True)
 class Use:
@@ -176,7 +179,8 @@ def _refusal(use: Use, api: SlicerApi) -> str | None:
     properties = api.properties(use.owner)
     if properties is not None and use.kind == "set" and use.name not in properties:
         return None if use.name in UNLISTED else f"{use.owner}.{use.name} cannot be set"
-    if properties is not None and use.kind == "call" and use.name in properties:
+    static = (use.owner, use.name) in _ALSO_STATIC
+    if properties is not None and use.kind == "call" and use.name in properties and not static:
         return f"{use.owner}.{use.name} is a property, not a method"
     return None
 

@@ -251,6 +251,7 @@ class SegmentEditorWidget(MrmlWidget):
         super().__init__(parent)
         self._editor: Any = None
         self._effect: Effect | None = None
+        self.shortcuts = 0
         self._table = SegmentsTableView(self)
         QVBoxLayout(self).addWidget(self._table)
 
@@ -301,11 +302,35 @@ class SegmentEditorWidget(MrmlWidget):
     def setActiveEffectByName(self, name: str) -> None:
         """Switch to an effect; an unknown name means none."""
         self._effect = Effect(name, self) if name in slicer_api().effects else None
-        self._editor.SetActiveEffectName(name if self._effect else "")
+        if self._editor is not None:
+            self._editor.SetActiveEffectName(name if self._effect else "")
 
     def activeEffect(self) -> Effect | None:
         """The active effect or None."""
         return self._effect
+
+    def setActiveEffect(self, effect: Effect | None) -> None:
+        """Switch to an effect, or to none."""
+        self.setActiveEffectByName(effect.name if effect is not None else "")
+
+    def installKeyboardShortcuts(self, _parent: QWidget | None = None) -> None:
+        """Keys of the effects are not needed here; counted, so that tests see the pairs."""
+        self.shortcuts += 1
+
+    def uninstallKeyboardShortcuts(self) -> None:
+        """Undo `installKeyboardShortcuts`."""
+        self.shortcuts = 0
+
+    def removeViewObservations(self) -> None:
+        """No view is observed here."""
+
+    def updateWidgetFromMRML(self) -> None:
+        """Follow the editor node."""
+        self._table.setSegmentationNode(self.segmentationNode())
+
+    def setMaximumNumberOfUndoStates(self, count: int) -> None:
+        """Set how many steps can be undone."""
+        self.maximumNumberOfUndoStates = count
 
     def effectByName(self, name: str) -> Effect | None:
         """An effect, None for an unknown name."""

@@ -25,3 +25,23 @@ def demo():
         running.start_up()
         running.show()
         yield running
+
+
+@pytest.fixture(scope="session")
+def run(tmp_path_factory):
+    """A turned phantom, and what the command line made of it."""
+    from Testing.module.cases import finished_run
+
+    return finished_run(tmp_path_factory.mktemp("run"))
+
+
+@pytest.fixture
+def module():
+    """The application with DRAMLesion open."""
+    from Testing.host.host import Host
+    from Testing.module.cases import MODULE
+
+    with Host(MODULE) as running:
+        running.start_up()
+        running.show((560, 1250))
+        yield running

@@ -1,0 +1,617 @@
+"""DRAMLesion: lesions of COVID-19 on chest CT, lobe scores, pseudo-labels and training cases."""
+
+import importlib.util
+import sys
+from pathlib import Path
+from typing import Any
+
+import qt
+import slicer
+import vtk
+from slicer.i18n import tr as _
+from slicer.i18n import translate
+from slicer.ScriptedLoadableModule import (
+    ScriptedLoadableModule,
+    ScriptedLoadableModuleTest,
+    ScriptedLoadableModuleWidget,
+)
+from slicer.util import VTKObservationMixin
+
+
+def _makeImportable() -> None:
+    """Let Python find this module's parts and the library.
+
+    An installed extension has all of them beside this file, the repository has the library one
+    folder up.
+    """
+    here = Path(__file__).resolve().parent
+    for package, folders in (("DRAMLesionPanel", [here]), ("DRAMLesionLib", [here, here.parent])):
+        for folder in folders:
+            if importlib.util.find_spec(package) is None and (folder / package).is_dir():
+                sys.path.append(str(folder))
+
+
+_makeImportable()
+
+from DRAMLesionPanel import cards, dependencies  # noqa: E402
+from DRAMLesionPanel.editor import PseudoLabelEditor  # noqa: E402
+from DRAMLesionPanel.lobe_matches import LobeMatches  # noqa: E402
+from DRAMLesionPanel.logic import DRAMLesionLogic, makePhantom  # noqa: E402
+from DRAMLesionPanel.parameters import HeatMap, LobesFrom, correct, corrections  # noqa: E402
+from DRAMLesionPanel.run import CANCELLED, DONE  # noqa: E402
+from DRAMLesionPanel.score_table import ScoreTable, scoreLine  # noqa: E402
+
+CITATION = """Xie W, Jacobs C, van Ginneken B. <i>Dense Regression Activation Maps For Lesion
+Segmentation in CT scans of COVID-19 patients.</i>
+<a href="https://arxiv.org/abs/2105.11748">arXiv:2105.11748</a>."""
+
+
+class DRAMLesion(ScriptedLoadableModule):
+    """The module as Slicer lists it."""
+
+    def __init__(self, parent):
+        ScriptedLoadableModule.__init__(self, parent)
+        self.parent.title = _("DRAMLesion")
+        self.parent.categories = [translate("qSlicerAbstractCoreModule", "Segmentation")]
+        self.parent.dependencies = []
+        self.parent.contributors = ["DRAMLesion contributors"]
+        self.parent.helpText = _(
+            "<p>Finds ground glass, consolidation and mixed lesions of COVID-19 on a chest CT, "
+            "says which share of each lobe is diseased, and scores the lobes from 0 to 5. The "
+            "networks were trained on lobe scores alone. Pseudo-labels can be corrected, scored "
+            "and added to a training set.</p><p><b>Research use only. Not a medical device.</b> "
+            "Everything is computed on this computer; nothing is sent anywhere.</p><p>Choose a "
+            "CT, press Apply. The README of the extension has a tutorial.</p>"
+        )
+        self.parent.acknowledgementText = _("<p>Please cite: {citation}</p>").format(
+            citation=CITATION
+        )
+        slicer.app.connect("startupCompleted()", self._onStartupCompleted)
+
+    def _onStartupCompleted(self) -> None:
+        """Register what other modules offer on our behalf; nothing is computed or loaded."""
+        registerSampleData(self.resourcePath("Icons/DRAMLesionPhantom.png"))
+        terminologies = slicer.modules.terminologies.logic()
+        terminologies.LoadTerminologyFromFile(
+            self.resourcePath("Terminologies/DRAMLesion.term.json")
+        )
+
+
+def registerSampleData(thumbnail: str) -> None:
+    """Offer a phantom in the Sample Data module; it is computed here, nothing is downloaded."""
+    import SampleData
+
+    SampleData.SampleDataLogic.registerCustomSampleDataSource(
+        category="DRAMLesion",
+        sampleName="DRAMLesionPhantom",
+        uris=[],
+        fileNames=[],
+        nodeNames=[],
+        thumbnailFileName=thumbnail,
+        customDownloader=lambda _source=None: [makePhantom()],
+    )
+
+
+class DRAMLesionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
+    """The panel."""
+
+    def __init__(self, parent=None):
+        ScriptedLoadableModuleWidget.__init__(self, parent)
+        VTKObservationMixin.__init__(self)
+        self.logic = None
+        self.run = None
+        self._parameterNode = None
+        self._guiTag = None
+        self._preview = None
+        self._filling = False
+        self._shown = None
+        self._lobeKeys = {}
+
+    # --- setting up, coming and going -------------------------------------------------------------
+
+    def setup(self):
+        ScriptedLoadableModuleWidget.setup(self)
+        uiWidget = slicer.util.loadUI(self.resourcePath("UI/DRAMLesion.ui"))
+        self.layout.addWidget(uiWidget)
+        self.ui = slicer.util.childWidgetVariables(uiWidget)
+        uiWidget.setMRMLScene(slicer.mrmlScene)
+        self.logic = DRAMLesionLogic()
+        self.lobeMatches = LobeMatches(self.ui.lobeMatchArea.layout(), self.onLobeCorrected)
+        self.scoreTable = ScoreTable(self.ui.scoreTable, self.onReaderScore)
+        self.editor = PseudoLabelEditor(self.ui.editorArea.layout())
+        for text in (_("Lesions of the network"), _("Pseudo-label")):
+            self.ui.tableSourceBox.addItem(text)
+        self.addObserver(slicer.mrmlScene, slicer.mrmlScene.StartCloseEvent, self.onSceneStartClose)
+        self.addObserver(slicer.mrmlScene, slicer.mrmlScene.EndCloseEvent, self.onSceneEndClose)
+        self.addObserver(slicer.mrmlScene, slicer.mrmlScene.EndImportEvent, self.onSceneEndImport)
+        self._connect()
+        self.initializeParameterNode()
+
+    def _connect(self) -> None:
+        ui = self.ui
+        ui.applyButton.connect("clicked(bool)", self.onApply)
+        ui.weightsPathEdit.connect("currentPathChanged(QString)", self.onWeightsChanged)
+        ui.tableSourceBox.connect("currentIndexChanged(int)", self.onTableSource)
+        ui.showChartButton.connect("clicked(bool)", self.onShowChart)
+        ui.thresholdSlider.connect("valueChanged(double)", self.onThreshold)
+        ui.editButton.connect("toggled(bool)", self.onEdit)
+        ui.updateScoresButton.connect("clicked(bool)", self.onUpdateScores)
+        ui.trainingPathEdit.connect("currentPathChanged(QString)", self.onTrainingFolderChanged)
+        ui.caseNameEdit.connect("textChanged(QString)", lambda _text: self._updateTeaching())
+        ui.addToTrainingButton.connect("clicked(bool)", self.onAddToTraining)
+
+    def cleanup(self):
+        self._abandonRun()
+        self.editor.close()
+        self._forgetParameterNode()
+        self.removeObservers()
+
+    def enter(self):
+        self.initializeParameterNode()
+        self.editor.enter()
+
+    def exit(self):
+        self.editor.exit()
+
+    def onSceneStartClose(self, caller=None, event=None):
+        self._abandonRun()
+        self._preview = None
+        self.editor.sceneCloses()
+        self.ui.editButton.checked = False
+        self.ui.show3DButton.setSegmentationNode(None)
+        self._forgetParameterNode()
+
+    def onSceneEndClose(self, caller=None, event=None):
+        self.initializeParameterNode()
+
+    def onSceneEndImport(self, caller=None, event=None):
+        self._shown = None
+        self.initializeParameterNode()
+
+    def _forgetParameterNode(self) -> None:
+        if self._parameterNode is not None:
+            self._parameterNode.disconnectGui(self._guiTag)
+            self.removeObserver(
+                self._parameterNode, vtk.vtkCommand.ModifiedEvent, self._onParameters
+            )
+            self._parameterNode = None
+
+    def initializeParameterNode(self):
+        self._forgetParameterNode()
+        self._parameterNode = self.logic.getParameterNode()
+        if self._parameterNode.inputVolume is None:
+            self._parameterNode.inputVolume = _firstCt()
+        self._guiTag = self._parameterNode.connectGui(self.ui)
+        self.ui.weightsPathEdit.currentPath = self._parameterNode.weightsFolder
+        self.ui.trainingPathEdit.currentPath = self._parameterNode.trainingFolder
+        self.addObserver(self._parameterNode, vtk.vtkCommand.ModifiedEvent, self._onParameters)
+        self._shown = None
+        self._onParameters()
+
+    # --- input ------------------------------------------------------------------------------------
+
+    def _onParameters(self, caller=None, event=None) -> None:
+        if self._parameterNode is None or self._filling:
+            return
+        self._updateInput()
+        self._checkCanApply()
+        self._updateResult()
+
+    def _updateInput(self) -> None:
+        parameters, ui = self._parameterNode, self.ui
+        fromScene = parameters.lobesFrom == LobesFrom.SCENE
+        for widget in (ui.lobesNodeLabel, ui.lobesNodeSelector):
+            widget.visible = fromScene
+        ui.lobeMatchArea.visible = fromScene and parameters.lobesNode is not None
+        self._lobeKeys = {}
+        if fromScene and parameters.lobesNode is not None:
+            self._lobeKeys = self.lobeMatches.show(parameters.lobesNode, corrections(parameters))
+        ct = parameters.inputVolume
+        hasVoxels = ct is not None and ct.GetImageData() is not None
+        ui.memoryHintLabel.text = self.logic.memoryHint(ct) if hasVoxels else ""
+        ui.memoryHintLabel.visible = bool(ui.memoryHintLabel.text)
+        self._updateCard()
+
+    def _updateCard(self) -> None:
+        folder = self._parameterNode.weightsFolder
+        try:
+            text = cards.describe(folder) if folder else _("The weights that come with DRAMLesion.")
+        except ValueError as error:
+            text = str(error)
+        self.ui.weightsCardLabel.text = text
+
+    def _whyNot(self) -> str:
+        """Why a run cannot start, '' if it can."""
+        parameters = self._parameterNode
+        if parameters.inputVolume is None:
+            return _("Choose a CT.")
+        problem = self.logic.inputProblem(parameters.inputVolume)
+        if problem:
+            return problem
+        if parameters.lobesFrom == LobesFrom.SCENE:
+            if parameters.lobesNode is None:
+                return _("Choose the segmentation or label map with the lobes.")
+            if not self._lobeKeys:
+                return _("No lobe was recognised: choose the segment of each lobe.")
+            if len(set(self._lobeKeys.values())) < len(self._lobeKeys):
+                return _("One segment is chosen for several lobes.")
+        elif parameters.lobesFrom != LobesFrom.ESTIMATE:
+            package = parameters.lobesFrom.value
+            if importlib.util.find_spec(package) is None:
+                return _("{package} is not installed: choose other lobes.").format(package=package)
+        if parameters.weightsFolder:
+            try:
+                cards.describe(parameters.weightsFolder)
+            except ValueError as error:
+                return str(error)
+        return ""
+
+    def _checkCanApply(self) -> None:
+        button = self.ui.applyButton
+        if self.run is not None:
+            button.text, button.toolTip = _("&Cancel"), _("Stop; the scene stays as it is.")
+            button.enabled = True
+            return
+        reason = self._whyNot()
+        button.text = _("&Apply")
+        button.enabled = not reason
+        button.toolTip = reason or _("Find the lesions of this CT.")
+        self.ui.inputHintLabel.text = reason if self._parameterNode.inputVolume else ""
+        self.ui.inputHintLabel.visible = bool(self.ui.inputHintLabel.text)
+
+    def onLobeCorrected(self, lobe: str, key: str) -> None:
+        correct(self._parameterNode, lobe, key)
+
+    def onWeightsChanged(self, path: str) -> None:
+        if self._parameterNode is not None:
+            self._parameterNode.weightsFolder = path.strip()
+
+    # --- run --------------------------------------------------------------------------------------
+
+    def onApply(self, _checked=False):
+        if self.run is not None:
+            self.ui.statusLabel.text = _("Cancelling …")
+            self.run.cancel()
+            return
+        if not dependencies.ensure():
+            self.ui.statusLabel.text = _("Packages are missing; nothing was done.")
+            return
+        keep = self._askAboutEdits()
+        if keep is None:
+            return
+        parameters = self._parameterNode
+        self.logic.saveSettings(parameters)
+        fromScene = parameters.lobesFrom == LobesFrom.SCENE
+        with slicer.util.tryWithErrorDisplay(_("This CT cannot be used."), waitCursor=True):
+            request = self.logic.request(
+                parameters.inputVolume,
+                parameters.lobesNode if fromScene else None,
+                self._lobeKeys if fromScene else None,
+                parameters.device.value,
+                parameters.weightsFolder,
+                LobesFrom.ESTIMATE.value if fromScene else parameters.lobesFrom.value,
+                keep,
+            )
+            self.run = self.logic.start(request, self.onProgress, self.onFinished)
+            self._showRunning(True)
+        self._checkCanApply()
+
+    def _askAboutEdits(self) -> list[str] | None:
+        """Ask whether segments edited by hand stay; None if the run is not to start."""
+        result = self._result()
+        edited = result.edited() if result is not None else []
+        if not edited:
+            return []
+        names = ", ".join(result.get(role).GetName() for role in edited)
+        box = qt.QMessageBox(slicer.util.mainWindow())
+        box.icon = qt.QMessageBox.Question
+        box.windowTitle = _("Edited by hand")
+        box.text = _("Edited by hand: {names}. Keep it, or replace it by the new result?").format(
+            names=names
+        )
+        keep = box.addButton(_("Keep"), qt.QMessageBox.AcceptRole)
+        replace = box.addButton(_("Replace"), qt.QMessageBox.DestructiveRole)
+        box.addButton(_("Cancel"), qt.QMessageBox.RejectRole)
+        box.setDefaultButton(keep)
+        box.exec_()
+        if box.clickedButton() == keep:
+            return edited
+        return [] if box.clickedButton() == replace else None
+
+    def _showRunning(self, running: bool) -> None:
+        ui = self.ui
+        ui.progressBar.value = 0
+        ui.progressBar.visible = running
+        for widget in (ui.inputsSection, ui.advancedSection):
+            widget.enabled = not running
+        if running:
+            ui.statusLabel.text = _("Starting …")
+
+    def onProgress(self, stage: str, fraction: float) -> None:
+        self.ui.progressBar.value = round(100 * fraction)
+        self.ui.statusLabel.text = stageText(stage)
+
+    def onFinished(self, outcome: str, reason: str) -> None:
+        self.run = None
+        self._showRunning(False)
+        self._shown = self._preview = None
+        if outcome == DONE:
+            self.ui.statusLabel.text = _("Done.")
+            self.ui.resultsSection.collapsed = False
+            self._showInViews(fit=True)
+        elif outcome == CANCELLED:
+            self.ui.statusLabel.text = _("Cancelled; the scene is as it was.")
+        else:
+            self.ui.statusLabel.text = _("Not done: {reason}").format(reason=reason)
+            slicer.util.errorDisplay(reason, windowTitle=_("DRAMLesion"))
+        self._onParameters()
+
+    def _abandonRun(self) -> None:
+        if self.run is not None:
+            self.run.abandon()
+            self.run = None
+            self._showRunning(False)
+            self.ui.statusLabel.text = ""
+
+    # --- result -----------------------------------------------------------------------------------
+
+    def _result(self) -> Any:
+        """The complete result of the chosen CT, None if there is none."""
+        if self._parameterNode is None or self._parameterNode.inputVolume is None:
+            return None
+        from DRAMLesionLib.mrml.result import Result
+
+        result = Result.find(self._parameterNode.inputVolume)
+        return result if result is not None and result.complete else None
+
+    def _updateResult(self) -> None:
+        result = self._result()
+        for widget in (self.ui.editingSection, self.ui.teachingSection, self.ui.scoreTable):
+            widget.enabled = result is not None
+        for widget in (self.ui.show3DButton, self.ui.showChartButton, self.ui.tableSourceBox):
+            widget.enabled = result is not None
+        if result is None:
+            self._shown = None
+            self.scoreTable.clear()
+            self.ui.resultLabel.text = _("No result for this CT yet.")
+            self.ui.warningsLabel.text = ""
+            self.ui.show3DButton.setSegmentationNode(None)
+        elif self._shown != result.node.GetID():
+            self._shown = result.node.GetID()
+            self._preview = None
+            self._showResult(result)
+        if result is not None:
+            self._updateHeatMap(result)
+        self._updateTeaching()
+
+    def _showResult(self, result: Any) -> None:
+        from DRAMLesionLib.mrml import training_set
+        from DRAMLesionLib.mrml.result import PSEUDOLABEL
+
+        self.scoreTable.show(result)
+        report = result.report
+        self.ui.resultLabel.text = _("{score}. Lobes: {source}.").format(
+            score=scoreLine(result.rows), source=report.get("lobes_source", "")
+        )
+        self.ui.warningsLabel.text = "\n".join(f"⚠ {text}" for text in result.warnings)
+        self.ui.warningsLabel.visible = bool(result.warnings)
+        self.ui.readerMessageLabel.visible = False
+        self._filling = True
+        self.ui.tableSourceBox.currentIndex = int(result.source == PSEUDOLABEL)
+        self.ui.thresholdSlider.value = result.threshold
+        self._filling = False
+        self.ui.show3DButton.setSegmentationNode(result.get("segmentation"))
+        if not self.ui.caseNameEdit.text:
+            name = training_set.next_case_name(self._parameterNode.trainingFolder or ".")
+            self.ui.caseNameEdit.text = name
+
+    def _refreshNumbers(self, result: Any) -> None:
+        self.scoreTable.show(result)
+        self.ui.resultLabel.text = _("{score}. Lobes: {source}.").format(
+            score=scoreLine(result.rows), source=result.report.get("lobes_source", "")
+        )
+
+    def _updateHeatMap(self, result: Any) -> None:
+        from DRAMLesionLib.mrml import display
+
+        chosen = self._parameterNode.heatMap
+        state = (
+            result.node.GetID(),
+            chosen,
+            self._parameterNode.heatMapOpacity,
+            self._parameterNode.heatMapFloor,
+        )
+        if getattr(self, "_heatMapState", None) == state:
+            return
+        isFirst = getattr(self, "_heatMapState", None) is None
+        self._heatMapState = state
+        for role in ("dram", "refined"):
+            display.hide_below(result.get(role), self._parameterNode.heatMapFloor)
+        if not isFirst:
+            self._showInViews()
+
+    def _showInViews(self, fit: bool = False) -> None:
+        """Show CT and heat map in the slice views, and what the table counts as segments."""
+        from DRAMLesionLib.mrml import display
+        from DRAMLesionLib.mrml.result import PSEUDOLABEL
+
+        result = self._result()
+        if result is None:
+            return
+        chosen = self._parameterNode.heatMap
+        volume = None if chosen == HeatMap.NONE else result.get(chosen.value)
+        if fit:
+            display.show_lung_window(result.ct)
+        display.show_in_slices(result.ct, volume, self._parameterNode.heatMapOpacity, fit)
+        display.show_source(
+            result.get("segmentation"), result.get("pseudolabel"), result.source == PSEUDOLABEL
+        )
+
+    def onTableSource(self, index: int) -> None:
+        from DRAMLesionLib.mrml.result import NETWORK, PSEUDOLABEL
+
+        result = self._result()
+        if self._filling or result is None:
+            return
+        with slicer.util.tryWithErrorDisplay(_("Counting failed."), waitCursor=True):
+            result.update_scores(PSEUDOLABEL if index else NETWORK)
+            self._refreshNumbers(result)
+            self._showInViews()
+
+    def onShowChart(self, _checked=False) -> None:
+        result = self._result()
+        if result is not None:
+            slicer.modules.plots.logic().ShowChartInLayout(result.get("chart"))
+
+    def onReaderScore(self, lobe: str, text: str) -> None:
+        from DRAMLesionLib.lobes import Lobe
+
+        result = self._result()
+        if result is None:
+            return
+        message = ""
+        try:
+            result.set_reader_score(Lobe[lobe], text)
+        except ValueError as error:
+            message = str(error)
+        self.ui.readerMessageLabel.text = message
+        self.ui.readerMessageLabel.visible = bool(message)
+        self.scoreTable.show(result)
+        self._updateTeaching()
+
+    # --- threshold and pseudo-label ---------------------------------------------------------------
+
+    def onThreshold(self, value: float) -> None:
+        from DRAMLesionLib.mrml.preview import ThresholdPreview
+
+        result = self._result()
+        if self._filling or result is None:
+            return
+        if self._preview is None or not self._preview.current:
+            if not self._mayReplacePseudoLabel(result):
+                self._filling = True
+                self.ui.thresholdSlider.value = result.threshold
+                self._filling = False
+                return
+            self._preview = ThresholdPreview(result)
+        self._preview.move(value)
+        self._countPseudoLabel(result)
+
+    def _mayReplacePseudoLabel(self, result: Any) -> bool:
+        if "pseudolabel" not in result.edited():
+            return True
+        return slicer.util.confirmOkCancelDisplay(
+            _("The pseudo-label was edited by hand. Replace it by the one of this threshold?"),
+            _("Edited by hand"),
+        )
+
+    def _countPseudoLabel(self, result: Any) -> None:
+        """Show that table and views have the pseudo-label now."""
+        self._refreshNumbers(result)
+        if self.ui.tableSourceBox.currentIndex != 1:
+            self._filling = True
+            self.ui.tableSourceBox.currentIndex = 1
+            self._filling = False
+            self._showInViews()
+
+    def onEdit(self, checked: bool) -> None:
+        result = self._result()
+        if not checked or result is None:
+            self.editor.close()
+            return
+        with slicer.util.tryWithErrorDisplay(_("The editor cannot be opened.")):
+            self.editor.open(result)
+            result.update_scores("pseudolabel")
+            self._countPseudoLabel(result)
+
+    def onUpdateScores(self, _checked=False) -> None:
+        self.onTableSource(self.ui.tableSourceBox.currentIndex)
+
+    # --- training set -----------------------------------------------------------------------------
+
+    def onTrainingFolderChanged(self, path: str) -> None:
+        if self._parameterNode is not None:
+            self._parameterNode.trainingFolder = path.strip()
+
+    def _whyNotTrain(self, result: Any) -> str:
+        from DRAMLesionLib.mrml import training_set
+
+        if result is None:
+            return _("There is no result yet.")
+        if not self._parameterNode.trainingFolder:
+            return _("Choose the training folder.")
+        if all(score is None for score in result.reader_scores.values()):
+            return _("Type your own scores (0 to 5) into the last column of the table.")
+        return training_set.check_case_name(self.ui.caseNameEdit.text)
+
+    def _updateTeaching(self) -> None:
+        reason = self._whyNotTrain(self._result())
+        self.ui.addToTrainingButton.enabled = not reason
+        self.ui.addToTrainingButton.toolTip = reason or _(
+            "Write CT, lobes, pseudo-label and the reader's scores into the training folder."
+        )
+
+    def onAddToTraining(self, _checked=False) -> None:
+        from DRAMLesionLib.mrml import training_set
+
+        folder, name = self._parameterNode.trainingFolder, self.ui.caseNameEdit.text
+        self.logic.saveSettings(self._parameterNode)
+        with slicer.util.tryWithErrorDisplay(_("The case was not written."), waitCursor=True):
+            question = _("{folder} has a case {name} already. Replace it?")
+            if training_set.has_case(folder, name) and not slicer.util.confirmOkCancelDisplay(
+                question.format(folder=folder, name=name), _("Training set")
+            ):
+                return
+            written = self.logic.addToTrainingSet(self._result(), folder, name)
+            self.ui.trainingMessageLabel.text = _("Wrote {count} files of {name}.").format(
+                count=len(written), name=name
+            )
+
+
+def _firstCt() -> Any:
+    """A volume to begin with: the first that is no label map and no result."""
+    from DRAMLesionLib.mrml.result import is_result_volume
+
+    for node in slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode"):
+        if node.GetClassName() == "vtkMRMLScalarVolumeNode" and not is_result_volume(node):
+            return node
+    return None
+
+
+def stageText(stage: str) -> str:
+    """What a stage does, in words."""
+    texts = {
+        "read": _("Reading …"),
+        "check": _("Checking the CT …"),
+        "lobes": _("Finding the lobes …"),
+        "vessels": _("Finding the vessels …"),
+        "dRAM": _("Computing the activation map (dRAM) …"),
+        "segmentation": _("Segmenting the lesions …"),
+        "lesion types": _("Telling ground glass from consolidation …"),
+        "scores": _("Scoring the lobes …"),
+        "write": _("Writing the result …"),
+    }
+    return texts.get(stage, stage)
+
+
+class DRAMLesionTest(ScriptedLoadableModuleTest):
+    """What can be tested inside any Slicer, without the packages that may be missing."""
+
+    def setUp(self):
+        slicer.mrmlScene.Clear()
+
+    def runTest(self):
+        self.setUp()
+        self.test_resultOfPhantom()
+
+    def test_resultOfPhantom(self):
+        self.delayDisplay("A phantom, and if the packages are there its result")
+        ct = makePhantom(spacing=4.0)
+        self.assertEqual(DRAMLesionLogic().inputProblem(ct), "")  # noqa: PT009
+        if dependencies.missing():
+            self.delayDisplay("PyTorch and others are not installed: the rest is left out")
+            return
+        result = DRAMLesionLogic().process(ct, device="cpu")
+        self.assertTrue(result.complete)  # noqa: PT009
+        self.assertEqual(result.edited(), [])  # noqa: PT009
+        self.delayDisplay("Test passed")

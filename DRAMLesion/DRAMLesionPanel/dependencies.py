@@ -1,0 +1,81 @@
+"""Packages that Slicer does not bring: what is missing, and installing it after asking."""
+
+import importlib.util
+
+import slicer
+from slicer.i18n import tr as _
+
+TORCH = "torch>=2.5"
+OTHERS = ("scikit-image>=0.24", "safetensors>=0.4", "Jinja2>=3.1", "Pillow>=10")
+
+_IMPORTED_AS = {"scikit-image": "skimage", "Jinja2": "jinja2", "Pillow": "PIL"}
+
+
+def missing() -> list[str]:
+    """Requirements that are not met, PyTorch first."""
+    return [requirement for requirement in (TORCH, *OTHERS) if not _met(requirement)]
+
+
+def _met(requirement: str) -> bool:
+    packaging = _packaging()
+    if packaging is not None:
+        return bool(packaging.pip_check(requirement))
+    name = requirement.partition(">")[0]
+    return importlib.util.find_spec(_IMPORTED_AS.get(name, name)) is not None
+
+
+def _packaging():
+    """slicer.packaging, which came with Slicer 5.11; None before."""
+    try:
+        import slicer.packaging
+    except ImportError:
+        return None
+    return slicer.packaging
+
+
+def ensure() -> bool:
+    """Install what is missing if the user agrees.
+
+    Returns whether everything is there now.
+    """
+    wanted = missing()
+    if not wanted:
+        return True
+    question = _(
+        "DRAMLesion needs packages that are not installed yet: {packages}.\n\nInstall them now? "
+        "This downloads up to some gigabytes, once. Nothing is sent about your images."
+    ).format(packages=", ".join(wanted))
+    if not slicer.util.confirmOkCancelDisplay(question, _("Install packages")):
+        return False
+    if TORCH in wanted and not _installTorch():
+        return False
+    rest = [requirement for requirement in wanted if requirement != TORCH]
+    if rest:
+        _install(rest)
+    return not missing()
+
+
+def _installTorch() -> bool:
+    """Through the PyTorch extension where it is installed, which picks the build for the GPU."""
+    try:
+        import PyTorchUtils
+    except ImportError:
+        _install([TORCH])
+        return True
+    version = TORCH.removeprefix("torch")
+    logic = PyTorchUtils.PyTorchUtilsLogic()
+    # the user has agreed already
+    return logic.installTorch(askConfirmation=False, torchVersionRequirement=version) is not None
+
+
+def _install(requirements: list[str]) -> None:
+    packaging = _packaging()
+    if packaging is not None:
+        packaging.pip_ensure(
+            requirements,
+            skip_packages=["SimpleITK", "numpy"],
+            prompt_install=False,
+            requester="DRAMLesion",
+        )
+    else:
+        slicer.util.pip_install(requirements)

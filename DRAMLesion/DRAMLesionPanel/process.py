@@ -1,0 +1,168 @@
+"""The library's command line in a process of its own, so that the window stays usable."""
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import qt
+import slicer
+from slicer.i18n import tr as _
+
+GRACE_MS = 5000
+"""How long a cancelled run may clean up before it is killed."""
+
+
+def pythonSlicer() -> str:
+    """Path of Slicer's Python interpreter."""
+    name = "PythonSlicer.exe" if sys.platform == "win32" else "PythonSlicer"
+    inHome = Path(slicer.app.slicerHome) / "bin" / name
+    return str(inHome) if inHome.is_file() else (shutil.which("PythonSlicer") or str(inHome))
+
+
+def libraryFolder() -> Path:
+    """Folder that holds DRAMLesionLib."""
+    import DRAMLesionLib
+
+    return Path(DRAMLesionLib.__file__).resolve().parents[1]
+
+
+class LibraryProcess:
+    """One run of ``PythonSlicer -m DRAMLesionLib``.
+
+    onProgress is called with the stage's name and the share done (0 to 1), onFinished once with the
+    exit status and what the process said on standard error; the status is None if it did not start,
+    crashed or was cancelled.
+    """
+
+    def __init__(
+        self,
+        arguments: list[str],
+        onProgress: Callable[[str, float], None],
+        onFinished: Callable[[int | None, str], None],
+    ):
+        self._arguments = arguments
+        self._onProgress, self._onFinished = onProgress, onFinished
+        self._output, self._errors = b"", b""
+        self._process = None
+
+    def start(self) -> None:
+        process = qt.QProcess()
+        process.connect("readyReadStandardOutput()", self._readOutput)
+        process.connect("readyReadStandardError()", self._readErrors)
+        process.connect("finished(int,QProcess::ExitStatus)", self._finish)
+        process.connect("errorOccurred(QProcess::ProcessError)", self._failed)
+        process.setWorkingDirectory(str(libraryFolder()))  # -m finds the library there
+        self._process = process
+        process.start(pythonSlicer(), ["-m", "DRAMLesionLib", *self._arguments])
+
+    @property
+    def running(self) -> bool:
+        return self._process is not None
+
+    def cancel(self) -> None:
+        """Ask the process and its children to stop; kill them if they take too long."""
+        process = self._process
+        if process is None:
+            return
+        stopTree(int(process.processId()))
+        qt.QTimer.singleShot(GRACE_MS, lambda: self._kill(process))
+
+    def _kill(self, process: qt.QProcess) -> None:
+        if self._process is process:
+            stopTree(int(process.processId()), kill=True)
+            process.kill()
+
+    def abandon(self) -> None:
+        """Stop at once and tell nobody: the scene or the application is closing."""
+        process, self._process = self._process, None
+        if process is None:
+            return
+        self._onProgress, self._onFinished = _nothing, _nothing
+        stopTree(int(process.processId()), kill=True)
+        process.kill()
+        process.waitForFinished(2000)
+
+    def _readOutput(self) -> None:
+        if self._process is None:
+            return
+        self._output += _bytes(self._process.readAllStandardOutput())
+        *lines, self._output = self._output.split(b"\n")
+        for line in lines:
+            with contextlib.suppress(ValueError, KeyError, TypeError):
+                step = json.loads(line)
+                self._onProgress(str(step["stage"]), float(step["fraction"]))
+
+    def _readErrors(self) -> None:
+        if self._process is not None:
+            self._errors += _bytes(self._process.readAllStandardError())
+
+    def _failed(self, error: int) -> None:
+        if error == qt.QProcess.FailedToStart:
+            self._end(None, _("{program} cannot be started").format(program=pythonSlicer()))
+
+    def _finish(self, exitCode: int, exitStatus: int) -> None:
+        self._readOutput()
+        self._readErrors()
+        text = self._errors.decode("utf-8", "replace").strip()
+        self._end(exitCode if exitStatus == qt.QProcess.NormalExit else None, text)
+
+    def _end(self, status: int | None, text: str) -> None:
+        if self._process is not None:
+            self._process = None
+            self._onFinished(status, text)
+
+
+def _nothing(*_arguments) -> None:
+    """Takes the place of a callback that is not wanted any more."""
+
+
+def _bytes(raw) -> bytes:
+    return raw if isinstance(raw, bytes) else bytes(raw.data())
+
+
+def stopTree(pid: int, kill: bool = False) -> None:
+    """Stop a process and all its descendants: PythonSlicer starts a child of its own."""
+    if pid <= 0:
+        return
+    if sys.platform == "win32":
+        command = ["taskkill", "/T", "/F", "/PID", str(pid)]
+        subprocess.run(command, capture_output=True, check=False)  # noqa: S603
+        return
+    wanted = signal.SIGKILL if kill else signal.SIGTERM
+    for each in [*_descendants(pid), pid]:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.kill(each, wanted)
+
+
+def _descendants(pid: int) -> list[int]:
+    """Descendants of a process, the youngest generation first."""
+    try:
+        listed = subprocess.run(
+            ["ps", "-A", "-o", "pid=,ppid="],  # noqa: S607
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        pairs = [tuple(int(word) for word in line.split()) for line in listed.splitlines()]
+    except (OSError, subprocess.CalledProcessError, ValueError):
+        pairs = _parentsFromProc()
+    found, generation = [], {pid}
+    while generation:
+        generation = {child for child, parent in pairs if parent in generation}
+        found = [*generation, *found]
+    return found
+
+
+def _parentsFromProc() -> list[tuple[int, int]]:
+    pairs = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError, ValueError, IndexError):
+            text = stat.read_text(errors="replace")
+            pairs.append((int(stat.parent.name), int(text.rpartition(")")[2].split()[1])))
+    return pairs

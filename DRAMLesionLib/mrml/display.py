@@ -1,0 +1,96 @@
+"""How results look: heat maps over the CT, slice views, 3D."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import slicer
+
+HEAT_COLOURS = ("Inferno", "Magma", "ColdToHotRainbow", "Rainbow")
+"""Colour nodes by name; the first that the application has is taken."""
+
+
+def show_as_heat_map(volume: Any, low: float = 0.05) -> None:
+    """Colour a map with values 0 to 1, transparent below ``low``."""
+    if volume.GetDisplayNode() is None:
+        volume.CreateDefaultDisplayNodes()
+    node = volume.GetDisplayNode()
+    before = node.StartModify()
+    try:
+        colours = _first_colour_node()
+        if colours is not None:
+            node.SetAndObserveColorNodeID(colours.GetID())
+        node.AutoWindowLevelOff()
+        node.SetWindowLevelMinMax(0.0, 1.0)
+        node.AutoThresholdOff()
+        node.ApplyThresholdOn()
+        node.SetInterpolate(True)
+    finally:
+        node.EndModify(before)
+    hide_below(volume, low)
+
+
+def hide_below(volume: Any, low: float) -> None:
+    """Make a heat map transparent below a value (0 to 1)."""
+    node = volume.GetDisplayNode()
+    if node is not None:
+        # Slicer keeps what equals the lower threshold: nothing at all must not be drawn
+        node.SetThreshold(max(low, 1e-3), 1.0)
+
+
+def _first_colour_node() -> Any:
+    for name in HEAT_COLOURS:
+        found = slicer.mrmlScene.GetFirstNodeByName(name)
+        if found is not None and found.IsA("vtkMRMLColorNode"):
+            return found
+    return None
+
+
+def show_in_slices(ct: Any, heat_map: Any, opacity: float, fit: bool = False) -> None:
+    """Show the CT in all slice views, and a heat map over it.
+
+    Args:
+        ct: The CT's volume node.
+        heat_map: Volume node, or None for the CT alone.
+        opacity: Of the heat map, 0 to 1.
+        fit: Whether to zoom to the CT.
+    """
+    if slicer.app.layoutManager() is None:
+        return
+    slicer.util.setSliceViewerLayers(
+        background=ct,
+        foreground=heat_map,
+        foregroundOpacity=opacity if heat_map is not None else 0.0,
+        fit=fit,
+    )
+
+
+def show_lung_window(ct: Any) -> None:
+    """Set the lung window, width 1500 HU and level -600 HU, where no other was chosen by hand."""
+    node = ct.GetDisplayNode()
+    if node is not None and node.GetAutoWindowLevel():
+        node.AutoWindowLevelOff()
+        node.SetWindowLevel(1500.0, -600.0)
+
+
+def show_3d(segmentation: Any, shown: bool) -> None:
+    """Show or hide the surfaces of a segmentation in 3D views."""
+    if shown:
+        segmentation.CreateClosedSurfaceRepresentation()
+        segmentation.GetDisplayNode().SetVisibility3D(True)
+    else:
+        segmentation.RemoveClosedSurfaceRepresentation()
+
+
+def show_source(lesions: Any, pseudolabel: Any, pseudolabel_counts: bool) -> None:
+    """Show in the views what the table counts: the network's lesions or the pseudo-label.
+
+    Args:
+        lesions: Segmentation node with the lesion types.
+        pseudolabel: Segmentation node with the pseudo-label.
+        pseudolabel_counts: Which of the two.
+    """
+    pseudolabel.GetDisplayNode().SetVisibility(pseudolabel_counts)
+    for identifier in ("ground_glass", "consolidation", "mixed"):
+        if lesions.GetSegmentation().GetSegment(identifier) is not None:
+            lesions.GetDisplayNode().SetSegmentVisibility(identifier, not pseudolabel_counts)

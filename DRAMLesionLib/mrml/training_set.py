@@ -1,0 +1,172 @@
+"""Cases for ``python -m Training``: CT, lobes, pseudo-label and the reader's scores in a folder.
+
+The layout is the one that :mod:`Training.data` reads. Names of patients do not enter it: a case is
+called what the user calls it, and images carry no metadata.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import SimpleITK as sitk
+
+from DRAMLesionLib.errors import InputError
+from DRAMLesionLib.io import write_image, write_text
+from DRAMLesionLib.lobes import Lobe
+
+SCORES = "scores.csv"
+FOLDERS = ("scans", "lobes", "pseudolabels")
+COLUMNS = ("case", *(lobe.name for lobe in Lobe))
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+
+
+def check_case_name(name: str) -> str:
+    """Return why a text cannot be the name of a case; empty if it can."""
+    if _NAME.fullmatch(name):
+        return ""
+    return "a case is named with letters, digits, - and _, such as case-0001"
+
+
+def next_case_name(folder: Path | str) -> str:
+    """Return a name that is free in a data set: ``case-0001`` and so on."""
+    try:
+        taken = set(_read(Path(folder) / SCORES))
+    except (InputError, OSError):
+        taken = set()
+    number = 1
+    while f"case-{number:04d}" in taken:
+        number += 1
+    return f"case-{number:04d}"
+
+
+def has_case(folder: Path | str, name: str) -> bool:
+    """Tell whether a data set has a case of this name already."""
+    folder = Path(folder)
+    found = any((folder / part / f"{name}.nii.gz").exists() for part in FOLDERS)
+    return found or name in _read(folder / SCORES)
+
+
+def add_case(
+    folder: Path | str,
+    name: str,
+    ct: sitk.Image,
+    lobes: sitk.Image,
+    pseudolabel: sitk.Image,
+    scores: Mapping[Lobe, int | None],
+) -> list[Path]:
+    """Write a case into a data set, in place of one of the same name: whole, or not at all.
+
+    Args:
+        folder: The data set; made if it is missing.
+        name: See :func:`check_case_name`.
+        ct: In HU.
+        lobes: Labels of :class:`Lobe`.
+        pseudolabel: 0 background, 1 vessel, 2 lesion.
+        scores: The reader's; None where there is none.
+
+    Returns:
+        The files.
+
+    Raises:
+        InputError: If the name is none, no lobe has a score, or the folder cannot be written to.
+    """
+    folder = Path(folder)
+    problem = check_case_name(name)
+    if problem:
+        message = f"'{name}': {problem}"
+        raise InputError(message)
+    if all(scores.get(lobe) is None for lobe in Lobe):
+        message = "no lobe has a reader's score: type at least one (0 to 5) into the table"
+        raise InputError(message)
+    images = dict(zip(FOLDERS, (ct, lobes, pseudolabel), strict=True))
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        table = _read(folder / SCORES)
+        part = Path(tempfile.mkdtemp(prefix=".case-", suffix=".part", dir=folder))
+    except OSError as error:
+        message = f"cannot write to {folder}: {error.strerror}; choose another folder"
+        raise InputError(message) from error
+    try:
+        for place, image in images.items():
+            write_image(_bare(image), part / f"{place}.nii.gz")
+        table[name] = {"case": name} | {
+            lobe.name: "" if scores.get(lobe) is None else str(scores[lobe]) for lobe in Lobe
+        }
+        return _put(folder, part, name, table)
+    except OSError as error:
+        message = f"cannot write to {folder}: {error.strerror}; is there room on the disk?"
+        raise InputError(message) from error
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def _put(folder: Path, part: Path, name: str, table: dict[str, dict[str, str]]) -> list[Path]:
+    """Move the files of a case into place; put back what was there if that fails midway."""
+    targets = {place: folder / place / f"{name}.nii.gz" for place in FOLDERS}
+    done: list[str] = []
+    try:
+        for place, target in targets.items():
+            target.parent.mkdir(exist_ok=True)
+            if target.exists():
+                target.replace(part / f"{place}.old")
+            done.append(place)
+            (part / f"{place}.nii.gz").replace(target)
+        write_text(_csv(table), folder / SCORES)
+    except OSError:
+        for place in done:
+            targets[place].unlink(missing_ok=True)
+            if (part / f"{place}.old").exists():
+                (part / f"{place}.old").replace(targets[place])
+        raise
+    return [*targets.values(), folder / SCORES]
+
+
+def _bare(image: sitk.Image) -> sitk.Image:
+    """Return an image without metadata."""
+    bare = sitk.Image(image)
+    for key in bare.GetMetaDataKeys():
+        bare.EraseMetaData(key)
+    return bare
+
+
+def _read(path: Path) -> dict[str, dict[str, str]]:
+    """Return the rows of a table of scores by case.
+
+    Raises:
+        InputError: If the file is no such table.
+    """
+    if not path.is_file():
+        return {}
+    try:
+        reader = csv.DictReader(io.StringIO(path.read_text(encoding="utf-8-sig")))
+        names = [name.strip() for name in reader.fieldnames or []]
+        rows = list(reader) if set(COLUMNS) <= set(names) else None
+    except (UnicodeDecodeError, csv.Error):
+        rows = None
+    if rows is None:
+        message = f"{path} is no table with the columns {', '.join(COLUMNS)}: choose another folder"
+        raise InputError(message)
+    return {
+        (row["case"] or "").strip(): {
+            (key or "").strip(): (value or "").strip() for key, value in row.items() if key
+        }
+        for row in rows
+    }
+
+
+def _csv(table: Mapping[str, Mapping[str, str]]) -> str:
+    """Return the table as text, sorted by case; further columns of the user are kept."""
+    extra = sorted({key for row in table.values() for key in row} - set(COLUMNS))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, [*COLUMNS, *extra], restval="", lineterminator="\n")
+    writer.writeheader()
+    for name in sorted(table):
+        writer.writerow(table[name])
+    return text.getvalue()
