@@ -3,10 +3,10 @@
 ``make_phantom`` makes a whole CT; ``insert_lesions`` sets the same lesions into any lung.
 """
 
+from DRAMLesionLib.lesion_types import LesionType
 from DRAMLesionLib.phantom.config import PhantomConfig
 from DRAMLesionLib.phantom.lesions import (
     LesionStyle,
-    LesionType,
     draw_fraction,
     draw_scores,
     draw_style,

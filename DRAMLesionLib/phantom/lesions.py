@@ -13,12 +13,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from enum import IntEnum
 from statistics import NormalDist
 
 import numpy as np
 from scipy import ndimage
 
+from DRAMLesionLib.lesion_types import LesionType
 from DRAMLesionLib.lobes import Lobe
 from DRAMLesionLib.phantom.fields import Grid, lattice, noise, smooth_step, to_grid
 from DRAMLesionLib.severity import SCORE_COUNTS_TRAINING, score_to_interval
@@ -31,14 +31,6 @@ _FLUID_HU = 40.0
 _TYPE_BLEND_MM = 7.0
 _EDGE_MM = 1.8
 """How far a scanner's blur mixes lung into the voxels around it."""
-
-
-class LesionType(IntEnum):
-    """What a lesion is made of; the value is its label in every file."""
-
-    GROUND_GLASS = 1
-    CONSOLIDATION = 2
-    MIXED = 3
 
 
 @dataclass(frozen=True)

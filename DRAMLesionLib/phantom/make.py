@@ -12,16 +12,12 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
+from DRAMLesionLib.lesion_types import LesionType
 from DRAMLesionLib.lobes import Lobe
 from DRAMLesionLib.phantom import body, lungs
 from DRAMLesionLib.phantom.config import PhantomConfig
 from DRAMLesionLib.phantom.fields import Grid, centred_grid
-from DRAMLesionLib.phantom.lesions import (
-    LesionType,
-    draw_scores,
-    draw_style,
-    insert_lesions,
-)
+from DRAMLesionLib.phantom.lesions import draw_scores, draw_style, insert_lesions
 from DRAMLesionLib.phantom.parenchyma import paint_lungs
 from DRAMLesionLib.phantom.patient import Patient, draw_patient, great_vessels
 from DRAMLesionLib.phantom.pipes import draw_pipes, grow_pipes, pipe_labels
