@@ -109,6 +109,7 @@ STAGES: dict[str, Callable[[argparse.Namespace, Config], None]] = {
     "export": export,
     "all": everything,
 }
+DEFAULT = Path(__file__).with_name("configs") / "default.yaml"
 TRAINING = (vessels, regression, segmentation)
 """Stages that several processes share."""
 
@@ -122,7 +123,7 @@ def _parser() -> argparse.ArgumentParser:
     for name, stage in STAGES.items():
         command = commands.add_parser(name, help=(stage.__doc__ or "").strip())
         command.set_defaults(run=_run_stage, stage=stage)
-        command.add_argument("--config", type=Path, help="YAML file; defaults if left out")
+        command.add_argument("--config", type=Path, default=DEFAULT, help="YAML file")
         command.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
         command.add_argument(
             "--data", type=Path, action="append", required=True, help="data set; may be repeated"
@@ -136,9 +137,33 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--spacing", type=float, default=1.5, help="voxel edge in mm")
     command.add_argument("--healthy-share", type=float, default=0.15)
     command.add_argument("--workers", type=int, default=2)
+    _add_ablate(commands)
     _add_synthesis(commands)
     add_evaluation(commands)
     return parser
+
+
+def _add_ablate(commands: argparse._SubParsersAction) -> None:
+    command = commands.add_parser("ablate", help="Measure what each part of the method adds.")
+    command.set_defaults(run=_ablate)
+    command.add_argument("--config", type=Path, default=DEFAULT, help="YAML file")
+    command.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
+    command.add_argument(
+        "--data", type=Path, action="append", default=[], help="to train on; may be repeated"
+    )
+    command.add_argument("--cache", type=Path, help="prepared training data instead of --data")
+    command.add_argument("--test", type=Path, required=True, help="data set with a truth")
+    command.add_argument("--output", type=Path, required=True, help="folder of the ablation")
+
+
+def _ablate(options: argparse.Namespace) -> None:
+    from Training.ablation import ablate
+
+    if not options.data and options.cache is None:
+        message = "give the data to train on with --data, or a prepared cache with --cache"
+        raise InputError(message)
+    config = load_config(options.config, options.set)
+    ablate(options.data, options.test, options.output, config, print, options.cache)
 
 
 def _add_synthesis(commands: argparse._SubParsersAction) -> None:

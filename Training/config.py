@@ -306,6 +306,24 @@ class SegmentationTrainingConfig:
 
 
 @dataclass(frozen=True)
+class AblationConfig:
+    """The ablation of the paper's table II.
+
+    Attributes:
+        weights: Weights of the loss terms, each from the row on that brings it in.
+        workers: Scans at a time when a row is measured.
+    """
+
+    weights: LossWeights = field(default_factory=LossWeights)
+    workers: int = 2
+
+    def __post_init__(self) -> None:
+        if min(dataclasses.astuple(self.weights)) <= 0:
+            message = "every term has a weight above 0 in an ablation, or its row changes nothing"
+            raise InputError(message)
+
+
+@dataclass(frozen=True)
 class ExportConfig:
     """What the cards of the weights say.
 
@@ -334,6 +352,7 @@ class Config:
         regression: See the class.
         pseudolabels: See the class.
         segmentation: See the class.
+        ablation: See the class.
         export: See the class.
     """
 
@@ -346,6 +365,7 @@ class Config:
     regression: RegressionConfig = field(default_factory=RegressionConfig)
     pseudolabels: PseudoLabelConfig = field(default_factory=PseudoLabelConfig)
     segmentation: SegmentationTrainingConfig = field(default_factory=SegmentationTrainingConfig)
+    ablation: AblationConfig = field(default_factory=AblationConfig)
     export: ExportConfig = field(default_factory=ExportConfig)
 
 

@@ -1,5 +1,6 @@
 """The whole training on three small phantoms: from nothing to weights that ``segment`` uses."""
 
+import itertools
 import json
 import shutil
 from pathlib import Path
@@ -170,3 +171,79 @@ def test_a_broken_data_set_names_every_problem(tmp_path, data, capsys):
     assert "error: a:" in said
     assert "'9', not a whole number 0 to 5" in said
     assert "b: has scores but no scan" in said
+
+
+def test_the_ablation_prints_all_rows_and_goes_on_where_it_was(
+    data, trained, tmp_path, capsys, monkeypatch
+):
+    test = tmp_path / "held out"
+    rows = (data / "scores.csv").read_text().splitlines()
+    names = [row.split(",")[0] for row in rows[1:3]]
+    for kind in ("scans", "lobes", "truth/lesions"):
+        (test / kind).mkdir(parents=True)
+        for name in names:
+            shutil.copy(data / kind / f"{name}.nii.gz", test / kind / f"held-{name}.nii.gz")
+    (test / "scores.csv").write_text("\n".join([rows[0], *(f"held-{r}" for r in rows[1:3])]))
+    command = ["ablate", "--config", str(TINY), "--cache", str(trained / "cache")]
+    command += ["--set", "regression.loop.steps=2", "--set", "segmentation.loop.steps=2"]
+    command += ["--set", "regression.vessels=frangi", "--set", "ablation.workers=1"]
+    words = ["--test", str(test), "--output", str(tmp_path)]
+    labels = trained / "cache" / "phantom-000040" / "segmentation" / "labels.npy"
+    before = labels.read_bytes()
+    assert main([*command, *words]) == 0
+    said = capsys.readouterr().out
+    names = [
+        "raw",
+        "+ regulariser",
+        "+ refine",
+        "+ attention",
+        "+ vessel suppression",
+        "+ context",
+    ]
+    lines = said.splitlines()[-6:]
+    assert [line[:22].strip() for line in lines] == names
+    content = json.loads((tmp_path / "ablation" / "ablation.json").read_text())
+    written = (tmp_path / "ablation" / "ablation.csv").read_text().splitlines()
+    assert [row["row"] for row in content["rows"]] == names
+    assert [line.split(",")[0] for line in written] == ["row", *names]
+    for first, second in itertools.pairwise(content["rows"]):
+        change = second["iou"] - first["iou"]
+        assert second["iou_change"] == pytest.approx(change, abs=1e-5)
+    assert labels.read_bytes() == before
+
+    # each row's network is what the row says
+    networks = [
+        read_checkpoint(folder / "regression")["network"].keys()
+        for folder in sorted((tmp_path / "ablation").glob("*-*"))
+    ]
+    assert [any("attention" in key for key in keys) for keys in networks] == [
+        False,
+        False,
+        False,
+        True,
+        True,
+    ]
+    kept = [
+        json.loads((f / "config.yaml").read_text())
+        for f in sorted((tmp_path / "ablation").glob("*-*/regression"))
+    ]
+    assert [[k["weights"][n] > 0 for n in ("entropy", "refinement")] for k in kept] == [
+        [False, False],
+        [True, False],
+        [True, True],
+        [True, True],
+        [True, True],
+    ]
+    assert [k["suppress_vessels"] for k in kept] == [False] * 4 + [True]
+
+    # a row that is done is neither trained nor measured again
+    monkeypatch.setattr("Training.ablation._measure", None)
+    (tmp_path / "ablation" / "ablation.json").unlink()
+    assert main([*command, *words]) == 0
+    assert json.loads((tmp_path / "ablation" / "ablation.json").read_text()) == content
+
+
+def test_the_ablation_refuses_scans_that_were_trained_on(data, trained, tmp_path, capsys):
+    words = ["--test", str(data), "--output", str(tmp_path), "--config", str(TINY)]
+    assert main(["ablate", "--cache", str(trained / "cache"), *words]) == 1
+    assert "must not be trained on: phantom-000040" in capsys.readouterr().err

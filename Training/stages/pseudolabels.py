@@ -16,11 +16,12 @@ from pathlib import Path
 from typing import cast
 
 import numpy as np
+import SimpleITK as sitk
 import torch
 from scipy.ndimage import uniform_filter
 
-from DRAMLesionLib import dram, geometry, io
-from DRAMLesionLib.dram import DRAMConfig
+from DRAMLesionLib import geometry, io
+from DRAMLesionLib.dram import DRAM, DRAMConfig, compute_dram
 from DRAMLesionLib.intensity import HU_MAX, HU_MIN
 from DRAMLesionLib.lobes import Lobe
 from DRAMLesionLib.networks.regression import RegressionNetwork
@@ -138,21 +139,9 @@ def compute_label(case: CachedCase, output: Path, config: Config) -> np.ndarray:
         (k, j, i) uint8 on the grid of the final network.
     """
     settings = config.regression
-    network = cast(RegressionNetwork, RegressionExperiment([], config).build_network())
-    network.load_state_dict(read_checkpoint(output / REGRESSION)["network"])
-    grid = grid_image(case.meta["grids"]["regression"])
     target = grid_image(case.meta["grids"]["segmentation"])
-    hu = HU_MIN + (HU_MAX - HU_MIN) * case.load("regression/image").astype(np.float32)
-    vessels = case.vessels(settings.vessels)
-    found = None if vessels is None else geometry.image_like(np.array(vessels), grid)
-    maps = dram.compute_dram(
-        network.eval(),
-        geometry.image_like(hu, grid),
-        geometry.image_like(np.array(case.load("regression/lobes")), grid),
-        found if settings.suppress_vessels else None,
-        DRAMConfig(settings.chunk, settings.scales, settings.crf, settings.threshold),
-        torch.device("cpu"),
-    )
+    maps = compute_maps(case, output, config)
+    found = _vessel_image(case, config)
     chosen = maps.refined if config.pseudolabels.refined else maps.dram
     values = geometry.array(geometry.resample(chosen, target))
     labels = np.full(values.shape, BACKGROUND, dtype=np.uint8)
@@ -170,6 +159,39 @@ def compute_label(case: CachedCase, output: Path, config: Config) -> np.ndarray:
     if config.pseudolabels.fill_vessels:
         labels[_vessels_in_lesions(labels, lobes)] = LESION
     return labels
+
+
+def compute_maps(case: CachedCase, output: Path, config: Config) -> DRAM:
+    """Compute the dRAM and the refined dRAM of a prepared case.
+
+    Args:
+        case: The prepared case.
+        output: Folder of the training, with a finished regression.
+        config: All settings.
+
+    Returns:
+        Maps on the grid of the lobe chunks.
+    """
+    settings = config.regression
+    network = cast(RegressionNetwork, RegressionExperiment([], config).build_network())
+    network.load_state_dict(read_checkpoint(output / REGRESSION)["network"])
+    grid = grid_image(case.meta["grids"]["regression"])
+    hu = HU_MIN + (HU_MAX - HU_MIN) * case.load("regression/image").astype(np.float32)
+    return compute_dram(
+        network.eval(),
+        geometry.image_like(hu, grid),
+        geometry.image_like(np.array(case.load("regression/lobes")), grid),
+        _vessel_image(case, config) if settings.suppress_vessels else None,
+        DRAMConfig(settings.chunk, settings.scales, settings.crf, settings.threshold),
+        torch.device("cpu"),
+    )
+
+
+def _vessel_image(case: CachedCase, config: Config) -> sitk.Image | None:
+    vessels = case.vessels(config.regression.vessels)
+    if vessels is None:
+        return None
+    return geometry.image_like(np.array(vessels), grid_image(case.meta["grids"]["regression"]))
 
 
 def _vessels_in_lesions(labels: np.ndarray, lobes: np.ndarray) -> np.ndarray:
