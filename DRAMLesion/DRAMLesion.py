@@ -498,7 +498,7 @@ class DRAMLesionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self._countPseudoLabel(result)
 
     def _mayReplacePseudoLabel(self, result: Any) -> bool:
-        if "pseudolabel" not in result.edited():
+        if not result.is_edited("pseudolabel"):
             return True
         return slicer.util.confirmOkCancelDisplay(
             _("The pseudo-label was edited by hand. Replace it by the one of this threshold?"),

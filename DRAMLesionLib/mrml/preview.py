@@ -16,56 +16,71 @@ from DRAMLesionLib.mrml.result import PSEUDOLABEL, Result, put_pseudolabel
 STEPS = 100
 """Thresholds are multiples of 1 / STEPS."""
 
+LOWEST = 5
+"""Step of the lowest threshold: what lies below it need not be sorted, which is most of a lung."""
+
 
 class ThresholdPreview:
     """The pseudo-label of a result while its threshold moves.
 
     Args:
-        result: A complete result whose pseudo-label may be replaced.
+        result: A complete result; a pseudo-label that was edited by hand is replaced.
     """
 
     def __init__(self, result: Result) -> None:
         self._result = result
-        self._step = round(result.threshold * STEPS)
-        put_pseudolabel(result, self._step / STEPS)
+        self._step = min(max(round(result.threshold * STEPS), LOWEST), STEPS)
+        lobes = result.lobes()
+        box = segments.bounding_box(lobes)
+        self._low, self._shape = box[0], lobes.shape
+        inside = tuple(slice(a, b) for a, b in zip(*box, strict=True))
+        if not self._can_go_on(box):
+            put_pseudolabel(result, self._step / STEPS)
         node = result.get("pseudolabel")
         self._image = node.GetBinaryLabelmapInternalRepresentation("lesion")
         self._labels = segments.array_view(self._image)
         self._stamp = self._image.GetMTime()
-        lobes = result.lobes()
-        low, high = segments.bounding_box(lobes)
-        box = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
-        self._low, self._shape = low, lobes.shape
-        inside = np.ascontiguousarray(lobes[box])
-        self._vessel = self._vessels(box) & (inside > 0)
+        self._print = segments.Fingerprint.parse(result.fingerprint("pseudolabel"))
+        vessels = segments.mask_of(result.get("segmentation"), "vessels", result.ct)
         refined = slicer.util.arrayFromVolume(result.get("refined"))
-        self._sort(inside, np.ascontiguousarray(refined[box]))
+        self._sort(np.ascontiguousarray(lobes[inside]), np.ascontiguousarray(refined[inside]))
+        self._vessel = vessels[inside] & (lobes[inside] > 0)
         self._ml = volumes.voxel_ml(result.ct)
         self._rows = scores.rows_of_report(result.report)
-        self._print = segments.Fingerprint.of(self._whole(lobes.shape, box))
 
-    def _vessels(self, box: tuple[slice, ...]) -> np.ndarray:
+    def _can_go_on(self, box: segments.Box) -> bool:
+        """Tell whether the pseudo-label is stored as this class wants it, and as it was made."""
         result = self._result
-        return segments.mask_of(result.get("segmentation"), "vessels", result.ct)[box]
-
-    def _whole(self, shape: tuple[int, ...], box: tuple[slice, ...]) -> np.ndarray:
-        whole = np.zeros(shape, dtype=np.uint8)
-        whole[box] = self._labels
-        return whole
+        node = result.get("pseudolabel")
+        images = [
+            node.GetBinaryLabelmapInternalRepresentation(spec.id)
+            for spec in segments.PSEUDOLABEL_SEGMENTS
+            if node.GetSegmentation().GetSegment(spec.id) is not None
+        ]
+        if len(images) < 2 or images[0] is None or images[0] is not images[1]:
+            return False
+        size = [high - low for low, high in zip(*box, strict=True)]
+        placed = segments.offset_on(images[0], result.ct) == tuple(box[0])
+        fits = placed and list(segments.array_view(images[0]).shape) == size
+        return (
+            fits and result.threshold == self._step / STEPS and not result.is_edited("pseudolabel")
+        )
 
     def _sort(self, lobes: np.ndarray, refined: np.ndarray) -> None:
         """Sort the voxels of the lobes by the number of thresholds that lie below their value."""
         where = np.flatnonzero(lobes)
-        thresholds = (np.arange(STEPS + 1) / STEPS).astype(np.float32)
-        below = np.searchsorted(thresholds, refined.ravel()[where], side="left").astype(np.uint8)
         of_lobe = lobes.ravel()[where]
-        codes = of_lobe.astype(np.int64) * (STEPS + 2) + below
-        counts = np.bincount(codes, minlength=6 * (STEPS + 2)).reshape(-1, STEPS + 2)
+        below = _thresholds_below(refined.ravel()[where])
+        counts = np.bincount(
+            of_lobe.astype(np.uint16) * (STEPS + 2) + below, minlength=6 * (STEPS + 2)
+        ).reshape(-1, STEPS + 2)
         self._lobe_voxels = counts.sum(axis=1)
         # [lobe, step]: voxels above the threshold of a step
         self._above = counts[:, ::-1].cumsum(axis=1)[:, ::-1][:, 1:]
+        high = np.flatnonzero(below > LOWEST)
+        below = below[high]
         order = np.argsort(below, kind="stable")
-        self._sorted = where[order].astype(np.int32)
+        self._sorted = where[high[order]].astype(np.int32)
         self._starts = np.searchsorted(below[order], np.arange(STEPS + 3), side="left")
 
     @property
@@ -78,8 +93,8 @@ class ThresholdPreview:
         return image is self._image and image.GetMTime() == self._stamp
 
     def move(self, threshold: float) -> None:
-        """Show the pseudo-label, the table and the chart at another threshold (0 to 1)."""
-        step = min(max(round(threshold * STEPS), 0), STEPS)
+        """Show the pseudo-label, the table and the chart at another threshold (0.05 to 1)."""
+        step = min(max(round(threshold * STEPS), LOWEST), STEPS)
         low, high = sorted((step, self._step))
         # lesion at a step: more than `step` thresholds lie below the value
         changed = self._sorted[self._starts[low + 1] : self._starts[high + 1]]
@@ -109,10 +124,20 @@ class ThresholdPreview:
         self._image.GetPointData().GetScalars().Modified()
         self._image.Modified()
         self._stamp = self._image.GetMTime()
-        self._result.accept("pseudolabel", self._print.text or "empty")
+        self._result.accept("pseudolabel", self._print.text)
 
     def _global(self, local: np.ndarray) -> np.ndarray:
         """Return indices in the whole grid from indices in the box around the lobes."""
         k, j, i = np.unravel_index(local, self._labels.shape)
         _, rows, columns = self._shape
         return ((k + self._low[0]) * rows + (j + self._low[1])) * columns + (i + self._low[2])
+
+
+def _thresholds_below(values: np.ndarray) -> np.ndarray:
+    """Return for each value (float32, 0 to 1) how many thresholds k / STEPS are lower, as uint8."""
+    thresholds = np.append(np.arange(STEPS + 1) / STEPS, np.inf).astype(np.float32)
+    below = (values * np.float32(STEPS)).astype(np.uint8)
+    # rounding may have lost one: two looks at the thresholds themselves make it exact
+    for _ in range(2):
+        below += thresholds[below] < values
+    return below

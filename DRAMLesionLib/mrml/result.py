@@ -162,28 +162,29 @@ class Result:
 
     def edited(self) -> list[str]:
         """Return the roles of the segmentations that were changed by hand since they were made."""
-        found = []
-        for role, now in (
-            ("segmentation", self._segmentation_print),
-            ("pseudolabel", self._pseudolabel_print),
-        ):
-            stored = self.node.GetParameter(f"fingerprint.{role}")
-            if stored and self.get(role) is not None and self.ct is not None and now() != stored:
-                found.append(role)
-        return found
+        return [role for role in ("segmentation", "pseudolabel") if self.is_edited(role)]
+
+    def is_edited(self, role: str) -> bool:
+        """Tell whether a segmentation was changed by hand since it was made."""
+        stored = self.fingerprint(role)
+        there = self.get(role) is not None and self.ct is not None
+        return bool(stored) and there and self._current_print(role) != stored
+
+    def fingerprint(self, role: str) -> str:
+        """Return the fingerprint of a segmentation when it was made."""
+        return self.node.GetParameter(f"fingerprint.{role}") or ""
 
     def accept(self, role: str, fingerprint: str | None = None) -> None:
         """Note that a segmentation is now as it was made."""
-        made = self._segmentation_print if role == "segmentation" else self._pseudolabel_print
-        self.node.SetParameter(f"fingerprint.{role}", fingerprint or made() or "empty")
+        self.node.SetParameter(f"fingerprint.{role}", fingerprint or self._current_print(role))
 
-    def _segmentation_print(self) -> str:
-        lesions = segments.fingerprint(self.lesions_and_vessels())
-        return f"{lesions}|{segments.fingerprint(self.lobes())}"
-
-    def _pseudolabel_print(self) -> str:
-        labels = segments.labels_of(self.get("pseudolabel"), segments.PSEUDOLABEL_SEGMENTS, self.ct)
-        return segments.fingerprint(labels) or "empty"
+    def _current_print(self, role: str) -> str:
+        if role == "segmentation":
+            parts = (self.lesions_and_vessels(), self.lobes())
+            return "|".join(segments.checksum(labels) for labels in parts)
+        specs = segments.PSEUDOLABEL_SEGMENTS
+        labels = segments.labels_of(self.get("pseudolabel"), specs, self.ct)
+        return segments.Fingerprint.of(labels).text
 
     def update_scores(self, source: str) -> None:
         """Recompute table and chart from the segments as they are now, edited or not.
@@ -311,7 +312,7 @@ def put_pseudolabel(result: Result, threshold: float) -> None:
         box = segments.bounding_box(lobes)
         segments.put_layer(node, segments.PSEUDOLABEL_SEGMENTS, labels, ct, box)
         segments.put_layer(node, [segments.LUNGS_SEGMENT], (lobes > 0).astype(np.uint8), ct)
-    result.accept("pseudolabel", segments.fingerprint(labels) or "empty")
+    result.accept("pseudolabel", segments.Fingerprint.of(labels).text)
 
 
 def refresh_mask(result: Result) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import zlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -199,24 +200,7 @@ def offset_on(image: Any, ct: Any) -> tuple[int, int, int] | None:
 def mask_of(node: Any, segment_id: str, ct: Any) -> np.ndarray:
     """Return a segment as a (k, j, i) bool array on the grid of the CT; nothing if it is gone."""
     result = np.zeros(volumes.shape(ct), dtype=bool)
-    segment = node.GetSegmentation().GetSegment(segment_id)
-    if segment is None:
-        return result
-    image = node.GetBinaryLabelmapInternalRepresentation(segment_id)
-    if image is None or image.GetNumberOfPoints() == 0 or image.IsEmpty():
-        return result
-    start = offset_on(image, ct)
-    if start is None or node.GetTransformNodeID() != ct.GetTransformNodeID():
-        return slicer.util.arrayFromSegmentBinaryLabelmap(node, segment_id, ct) > 0
-    view = array_view(image)
-    here, there = [], []
-    for first, size, limit in zip(start, view.shape, result.shape, strict=True):
-        low, high = max(first, 0), min(first + size, limit)
-        if low >= high:
-            return result
-        here.append(slice(low, high))
-        there.append(slice(low - first, high - first))
-    result[tuple(here)] = view[tuple(there)] == segment.GetLabelValue()
+    _put_labels(node, {segment_id: 1}, ct, result)
     return result
 
 
@@ -226,23 +210,77 @@ def labels_of(node: Any, specs: Iterable[SegmentSpec], ct: Any) -> np.ndarray:
     Where segments overlap, the first of ``specs`` wins.
     """
     labels = np.zeros(volumes.shape(ct), dtype=np.uint8)
-    for spec in reversed(tuple(specs)):
-        labels[mask_of(node, spec.id, ct)] = spec.label
+    _put_labels(node, {spec.id: spec.label for spec in reversed(tuple(specs))}, ct, labels)
     return labels
 
 
-def fingerprint(labels: np.ndarray) -> str:
-    """Return a short text that changes when any voxel changes; independent of how it is stored.
+def _put_labels(node: Any, wanted: Mapping[str, int], ct: Any, result: np.ndarray) -> None:
+    """Write labels where segments are; of segments that overlap, the last of ``wanted`` wins."""
+    same_transform = node.GetTransformNodeID() == ct.GetTransformNodeID()
+    for image, values in _by_image(node, wanted):
+        parts = _overlap(image, ct, result.shape) if same_transform else None
+        if parts is None:
+            for identifier in values.values():
+                mask = slicer.util.arrayFromSegmentBinaryLabelmap(node, identifier, ct) > 0
+                result[mask] = wanted[identifier]
+            continue
+        here, there = parts
+        view = array_view(image)[there]
+        table = np.zeros(max(256, int(view.max(initial=0)) + 1), dtype=result.dtype)
+        for value, identifier in values.items():
+            table[value] = wanted[identifier]
+        found = table[view]
+        result[here] = np.where(found, found, result[here])
 
-    For each label the number of its voxels and the sum of their scrambled indices: so a voxel can
-    be added or taken away without looking at the others, see :class:`Fingerprint`.
+
+def _by_image(node: Any, wanted: Mapping[str, int]) -> Iterator[tuple[Any, dict[int, str]]]:
+    """Return the label maps of segments, each with the IDs by the value that they have in it."""
+    groups: list[tuple[Any, dict[int, str]]] = []
+    for identifier in wanted:
+        segment = node.GetSegmentation().GetSegment(identifier)
+        if segment is None:
+            continue
+        image = node.GetBinaryLabelmapInternalRepresentation(identifier)
+        if image is None or image.GetNumberOfPoints() == 0 or image.IsEmpty():
+            continue
+        value = int(segment.GetLabelValue())
+        known = next((values for other, values in groups if other is image), None)
+        if known is None:
+            groups.append((image, {value: identifier}))
+        else:
+            known[value] = identifier
+    return iter(groups)
+
+
+def _overlap(
+    image: Any, ct: Any, whole: tuple[int, ...]
+) -> tuple[tuple[slice, ...], tuple[slice, ...]] | None:
+    """Return where a label map lies on the CT's grid, and that part of the label map.
+
+    Returns:
+        None if the grids do not coincide.
     """
-    return Fingerprint.of(labels).text
+    start = offset_on(image, ct)
+    if start is None:
+        return None
+    here, there = [], []
+    for first, size, limit in zip(start, array_view(image).shape, whole, strict=True):
+        low, high = max(first, 0), max(min(first + size, limit), max(first, 0))
+        here.append(slice(low, high))
+        there.append(slice(low - first, high - first))
+    return tuple(here), tuple(there)
+
+
+def checksum(labels: np.ndarray) -> str:
+    """Return a short text that changes when any voxel of a label array changes."""
+    return f"{zlib.crc32(labels.tobytes()):08x}"
 
 
 @dataclass
 class Fingerprint:
-    """Running fingerprint of a label array.
+    """Running checksum of a label array, independent of how it is stored.
+
+    Unlike :func:`checksum` it can follow a change without a look at the other voxels.
 
     Attributes:
         sums: For each label number of voxels and sum of scrambled indices modulo 2**64.
@@ -260,6 +298,12 @@ class Fingerprint:
         for label in np.unique(values):
             made.add(int(label), where[values == label])
         return made
+
+    @classmethod
+    def parse(cls, text: str) -> Fingerprint:
+        """Return the fingerprint that :attr:`text` stands for."""
+        parts = [entry.split(":") for entry in text.split(";") if ":" in entry]
+        return cls({int(label): (int(count), int(total, 16)) for label, count, total in parts})
 
     def add(self, label: int, indices: np.ndarray) -> None:
         """Note voxels that got a label."""
@@ -283,9 +327,10 @@ class Fingerprint:
 
     @property
     def text(self) -> str:
-        """The fingerprint as text."""
+        """The fingerprint as text, "empty" where there is no label."""
         known = sorted((label, *sums) for label, sums in self.sums.items() if sums[0])
-        return ";".join(f"{label}:{count}:{total:016x}" for label, count, total in known)
+        entries = [f"{label}:{count}:{total:016x}" for label, count, total in known]
+        return ";".join(entries) or "empty"
 
 
 def lobe_specs() -> Mapping[Lobe, SegmentSpec]:

@@ -23,7 +23,8 @@ MODULE = ROOT / "DRAMLesion" / "DRAMLesion.py"
 PICTURES = ROOT / "Testing" / "pictures"
 
 # turned about the axis of the body, anisotropic, shifted: no wrong axis order would survive
-TURN = np.array([[0.970, -0.243, 0.0], [0.243, 0.970, 0.0], [0.0, 0.0, 1.0]])
+_C, _S = np.cos(0.25), np.sin(0.25)
+TURN = np.array([[_C, -_S, 0.0], [_S, _C, 0.0], [0.0, 0.0, 1.0]])
 
 
 def write_dense_weights(folder: Path) -> Path:

@@ -1,0 +1,529 @@
+"""Results as nodes: geometry, edits, saving and loading, the threshold preview, training cases."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+
+from Testing.host import missing
+
+if missing():
+    pytest.skip(str(missing()), allow_module_level=True)
+
+from DRAMLesionLib import geometry
+from DRAMLesionLib.errors import InputError, LobeError
+from DRAMLesionLib.lobes import Lobe
+from Testing.module.cases import add_lobes, add_result, add_volume
+
+NAMES = ("dram", "dram_refined", "lesions", "vessels", "lobes")
+
+
+def linear_transform(matrix):
+    import slicer
+
+    node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLinearTransformNode")
+    slicer.util.updateTransformMatrixFromArray(node, matrix)
+    return node
+
+
+def rigid(degrees=20.0):
+    angle = np.deg2rad(degrees)
+    matrix = np.eye(4)
+    matrix[1:3, 1:3] = [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
+    matrix[:3, 3] = (10.0, 20.0, -30.0)
+    return matrix
+
+
+def nodes():
+    import slicer
+
+    return {n.GetID() for n in slicer.util.getNodesByClass("vtkMRMLStorableNode")}
+
+
+# --- geometry -------------------------------------------------------------------------------------
+
+
+def test_a_volume_keeps_its_geometry(host, run):
+    from DRAMLesionLib.mrml import volumes
+
+    image = volumes.image_from_volume(add_volume(run.ct))
+    assert geometry.same_grid(image, run.ct, 1e-6)
+    np.testing.assert_array_equal(geometry.array(image), geometry.array(run.ct))
+
+
+def test_a_linear_transform_is_part_of_the_geometry(host, run):
+    from DRAMLesionLib.mrml import volumes
+
+    ct = add_volume(run.ct)
+    matrix = rigid()
+    ct.SetAndObserveTransformNodeID(linear_transform(matrix).GetID())
+    image = volumes.image_from_volume(ct)
+    index = (3, 5, 7)
+    expected = matrix @ volumes.ras_matrix(run.ct) @ (*index, 1)
+    lps = image.TransformIndexToPhysicalPoint(index)
+    np.testing.assert_allclose(lps, expected[:3] * (-1, -1, 1), atol=1e-6)
+    assert volumes.voxel_ml(ct) == pytest.approx(0.064)
+
+
+def test_other_transforms_are_refused_with_a_reason(host, run):
+    import slicer
+
+    from DRAMLesionLib.mrml import volumes
+
+    ct = add_volume(run.ct)
+    shear = np.eye(4)
+    shear[0, 1] = 0.2
+    ct.SetAndObserveTransformNodeID(linear_transform(shear).GetID())
+    with pytest.raises(InputError, match="skews CT"):
+        volumes.image_from_volume(ct)
+    grid = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLGridTransformNode", "tilt")
+    ct.SetAndObserveTransformNodeID(grid.GetID())
+    with pytest.raises(InputError, match="tilt, which is not linear"):
+        volumes.image_from_volume(ct)
+
+
+# --- lobes ----------------------------------------------------------------------------------------
+
+
+def test_lobes_are_recognised_by_code_then_by_name(host, run):
+    from DRAMLesionLib.lobes.terminology import LOBE_TERMS, TERMINOLOGY_TAG
+    from DRAMLesionLib.mrml import lobes
+
+    ct = add_volume(run.ct)
+    node = add_lobes(run.lobes, ct)
+    found = lobes.match(node)
+    assert found == {Lobe.LUL: "s1", Lobe.LLL: "s2", Lobe.RUL: "s3", Lobe.RLL: "s5"}
+    segment = node.GetSegmentation().GetSegment("s4")
+    segment.SetTag(TERMINOLOGY_TAG, LOBE_TERMS[Lobe.RML].entry())
+    found = lobes.match(node)
+    assert found[Lobe.RML] == "s4"
+    image = lobes.lobe_image(node, found, ct)
+    np.testing.assert_array_equal(geometry.array(image), geometry.array(run.lobes))
+    assert geometry.same_grid(image, run.ct)
+    with pytest.raises(LobeError, match="several lobes"):
+        lobes.lobe_image(node, {Lobe.RML: "s4", Lobe.RUL: "s4"}, ct)
+
+
+def test_lobes_of_a_label_map_are_recognised_by_anatomy(host, run):
+    import slicer
+
+    from DRAMLesionLib.mrml import lobes
+
+    values = geometry.array(run.lobes)
+    other = np.zeros_like(values)
+    for label, number in zip(range(1, 6), (10, 11, 12, 13, 14), strict=True):
+        other[values == label] = number
+    node = add_volume(geometry.image_like(other, run.lobes), "labels")
+    labels = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLabelMapVolumeNode", "labels")
+    slicer.modules.volumes.logic().CreateLabelVolumeFromVolume(slicer.mrmlScene, labels, node)
+    found = lobes.match(labels)
+    assert found == {lobe: str(number) for lobe, number in zip(Lobe, range(10, 15), strict=True)}
+    image = lobes.lobe_image(labels, found, add_volume(run.ct))
+    np.testing.assert_array_equal(geometry.array(image), values)
+    assert [key for key, _name in lobes.choices(labels)] == ["10", "11", "12", "13", "14"]
+
+
+# --- results --------------------------------------------------------------------------------------
+
+
+def test_a_result_holds_what_the_run_wrote(host, run):
+    import slicer
+
+    ct = add_volume(run.ct)
+    ct.SetAndObserveTransformNodeID(linear_transform(rigid()).GetID())
+    result = add_result(run, ct)
+    assert result.complete
+    for role, name in (("dram", "dram"), ("refined", "dram_refined")):
+        node = result.get(role)
+        np.testing.assert_array_equal(slicer.util.arrayFromVolume(node), run.array(name))
+        assert node.GetTransformNodeID() == ct.GetTransformNodeID()
+    lesions, vessels = run.array("lesions"), run.array("vessels")
+    assert (lesions > 0).sum() > 100
+    assert (vessels > 0).sum() > 30
+    expected = np.where(lesions > 0, lesions, 4 * (vessels > 0))
+    np.testing.assert_array_equal(result.lesions_and_vessels(), expected)
+    np.testing.assert_array_equal(result.lobes(), run.array("lobes"))
+    pseudo = result.pseudolabel()
+    refined = run.array("dram_refined") > np.float32(0.5)
+    assert refined.sum() > 100
+    np.testing.assert_array_equal(pseudo == 2, refined & (run.array("lobes") > 0))
+    np.testing.assert_array_equal(pseudo == 1, (vessels > 0) & ~refined & (run.array("lobes") > 0))
+    # what the application itself reads out of the segments
+    mask = slicer.util.arrayFromSegmentBinaryLabelmap(result.get("segmentation"), "lobe_RML", ct)
+    np.testing.assert_array_equal(mask > 0, run.array("lobes") == Lobe.RML)
+
+
+def test_table_and_chart_say_what_the_report_says(host, run):
+    ct = add_volume(run.ct)
+    result = add_result(run, ct)
+    table = result.get("table")
+    assert table.GetNumberOfRows() == 8
+    for row, entry in enumerate([*run.report["lobes"], *run.report["totals"]]):
+        assert table.GetCellText(row, 0) == entry["name"]
+        assert float(table.GetCellText(row, 3)) == pytest.approx(entry["lesion_percent"], abs=1e-3)
+        assert float(table.GetCellText(row, 8)) == entry["score"]
+    series = result.get("chart").GetNthPlotSeriesNode(0)
+    assert (series.GetYColumnName(), series.GetLabelColumnName()) == ("Lesion [%]", "Lobe")
+    values = series.GetTableNode().GetTable().GetColumnByName("Lesion [%]")
+    assert values.GetNumberOfValues() == 5
+    assert values.GetValue(0) == pytest.approx(run.report["lobes"][0]["lesion_percent"])
+
+
+def test_counting_the_segments_gives_the_report_again(host, run):
+    result = add_result(run, add_volume(run.ct))
+    before = {row.name: row for row in result.rows}
+    result.update_scores("network")
+    for row in result.rows:
+        for field in ("volume_ml", "lesion_ml", "ground_glass_ml", "vessel_ml", "lesion_percent"):
+            assert getattr(row, field) == pytest.approx(getattr(before[row.name], field), abs=1e-3)
+        assert (row.score, row.status) == (before[row.name].score, before[row.name].status)
+
+
+def test_results_are_filed_beside_the_ct_in_its_study(host, run):
+    import slicer
+
+    ct = add_volume(run.ct)
+    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(slicer.mrmlScene)
+    study = hierarchy.CreateStudyItem(hierarchy.GetSceneItemID(), "Study")
+    hierarchy.SetItemParent(hierarchy.GetItemByDataNode(ct), study)
+    result = add_result(run, ct)
+    for role in ("dram", "refined", "segmentation", "pseudolabel", "table", "chart"):
+        node = result.get(role)
+        assert hierarchy.GetItemParent(hierarchy.GetItemByDataNode(node)) == study
+        assert node.GetName().startswith("CT ")
+
+
+def test_another_run_updates_the_same_nodes(host, run):
+    import slicer
+
+    ct = add_volume(run.ct)
+    result = add_result(run, ct)
+    result.get("segmentation").GetDisplayNode().SetSegmentVisibility("mixed", False)
+    result.set_reader_score(Lobe.RUL, "4")
+    before = nodes()
+    again = add_result(run, ct)
+    assert nodes() == before
+    assert again.node is result.node
+    assert again.reader_scores[Lobe.RUL] == 4
+    assert not again.get("segmentation").GetDisplayNode().GetSegmentVisibility("mixed")
+    again.remove()
+    assert slicer.util.getNodesByClass("vtkMRMLSegmentationNode") == []
+    assert ct.GetScene() is slicer.mrmlScene
+
+
+def test_images_that_do_not_fit_leave_the_scene_as_it_was(host, run):
+    from DRAMLesionLib.mrml import result
+
+    ct = add_volume(run.ct)
+    before = nodes()
+    images = {name: run.array(name) for name in NAMES}
+    images["dram"] = images["dram"][1:]
+    with pytest.raises(ValueError, match="do not fit"):
+        result.show(ct, images, run.report)
+    assert nodes() == before
+    assert result.Result.find(ct) is None
+
+
+def paint(result, segment, box):
+    """Change a segment as the Segment Editor does."""
+    import slicer
+
+    node = result.get("pseudolabel")
+    mask = slicer.util.arrayFromSegmentBinaryLabelmap(node, segment, result.ct) > 0
+    mask[box] = True
+    slicer.util.updateSegmentBinaryLabelmapFromArray(
+        mask.astype(np.uint8), node, segment, result.ct
+    )
+    return mask
+
+
+def box_in_lobe(run, lobe, edge=4):
+    """A box around the middle of a lobe."""
+    where = np.argwhere(run.array("lobes") == lobe)
+    middle = where[len(where) // 2]
+    return tuple(slice(m - edge, m + edge) for m in middle)
+
+
+def test_edits_are_noticed_counted_kept_and_replaced_only_on_wish(host, run):
+    ct = add_volume(run.ct)
+    result = add_result(run, ct)
+    assert result.edited() == []
+    result.update_scores("pseudolabel")
+    before = next(row for row in result.rows if row.name == "RUL").lesion_ml
+    mask = paint(result, "lesion", box_in_lobe(run, Lobe.RUL))
+    assert result.edited() == ["pseudolabel"]
+    result.update_scores("pseudolabel")
+    after = next(row for row in result.rows if row.name == "RUL").lesion_ml
+    inside = mask & (run.array("lobes") == Lobe.RUL)
+    assert after == pytest.approx(inside.sum() * 0.064)
+    assert after > before
+    kept = add_result(run, ct, keep=("pseudolabel",))
+    np.testing.assert_array_equal(kept.pseudolabel() == 2, mask & (run.array("lobes") > 0))
+    assert kept.edited() == ["pseudolabel"]
+    replaced = add_result(run, ct)
+    assert replaced.edited() == []
+    assert (replaced.pseudolabel() == 2).sum() < mask.sum()
+
+
+@pytest.mark.parametrize("ending", ["mrb", "mrml"])
+def test_everything_is_found_again_in_a_saved_scene(host, run, tmp_path, ending):
+    import slicer
+
+    from DRAMLesionLib.mrml.result import Result
+
+    ct = add_volume(run.ct)
+    result = add_result(run, ct)
+    result.set_reader_score(Lobe.LLL, "2")
+    mask = paint(result, "lesion", box_in_lobe(run, Lobe.LLL))
+    pseudo, lesions = result.pseudolabel(), result.lesions_and_vessels()
+    result.update_scores("pseudolabel")
+    rows = result.rows
+    file = tmp_path / f"scene.{ending}"
+    if ending == "mrml":
+        for node in slicer.util.getNodesByClass("vtkMRMLStorableNode"):
+            if node.GetSaveWithScene() and node.GetName() and node.GetName().startswith("CT"):
+                node.AddDefaultStorageNode()
+                kind = "seg.nrrd" if node.IsA("vtkMRMLSegmentationNode") else "nrrd"
+                kind = "tsv" if node.IsA("vtkMRMLTableNode") else kind
+                if not node.IsA("vtkMRMLPlotChartNode") and not node.IsA("vtkMRMLPlotSeriesNode"):
+                    slicer.util.saveNode(node, str(tmp_path / f"{node.GetID()}.{kind}"))
+    assert slicer.util.saveScene(str(file))
+    slicer.mrmlScene.Clear(0)
+    slicer.util.loadScene(str(file))
+    loaded = Result.find(slicer.util.getNode("CT"))
+    assert loaded is not None
+    assert loaded.complete
+    np.testing.assert_array_equal(loaded.pseudolabel(), pseudo)
+    np.testing.assert_array_equal(loaded.lesions_and_vessels(), lesions)
+    assert (loaded.pseudolabel() == 2).sum() == (mask & (run.array("lobes") > 0)).sum()
+    assert loaded.edited() == ["pseudolabel"]
+    assert loaded.reader_scores[Lobe.LLL] == 2
+    assert loaded.rows == rows
+    assert loaded.report == run.report
+    assert loaded.source == "pseudolabel"
+
+
+@pytest.mark.parametrize("text", ["6", "-1", "2.5", "x", "٣", "55"])
+def test_a_reader_s_score_is_a_whole_number_from_0_to_5(host, run, text):
+    result = add_result(run, add_volume(run.ct))
+    with pytest.raises(ValueError, match="from 0 to 5"):
+        result.set_reader_score(Lobe.RUL, text)
+    assert result.reader_scores[Lobe.RUL] is None
+
+
+def test_five_reader_s_scores_make_a_total(host, run):
+    result = add_result(run, add_volume(run.ct))
+    for lobe, text in zip(Lobe, ("1", " 2 ", "0", "5", "3"), strict=True):
+        result.set_reader_score(lobe, text)
+    texts = [result.get("table").GetCellText(row, 9) for row in range(8)]
+    assert texts == ["1", "2", "0", "5", "3", "", "", "11"]
+    result.set_reader_score(Lobe.RML, "")
+    assert result.get("table").GetCellText(7, 9) == ""
+
+
+def test_surfaces_are_made_and_taken_away(host, run):
+    from DRAMLesionLib.mrml import display
+
+    node = add_result(run, add_volume(run.ct)).get("segmentation")
+    display.show_3d(node, True)
+    assert node.GetClosedSurfaceInternalRepresentation("lobe_RUL").GetNumberOfPoints() > 100
+    display.show_3d(node, False)
+    assert not node.GetSegmentation().ContainsRepresentation("Closed surface")
+
+
+# --- threshold preview ----------------------------------------------------------------------------
+
+
+def test_the_preview_shows_what_counting_anew_gives(host, run):
+    from DRAMLesionLib.mrml.preview import ThresholdPreview
+
+    result = add_result(run, add_volume(run.ct))
+    refined, lobes = run.array("dram_refined"), run.array("lobes")
+    preview = ThresholdPreview(result)
+    for threshold in (0.4, 0.05, 0.06, 0.93, 1.0, 0.07, 0.5):
+        preview.move(threshold)
+        expected = (refined > np.float32(threshold)) & (lobes > 0)
+        pseudo = result.pseudolabel()
+        np.testing.assert_array_equal(pseudo == 2, expected)
+        vessels = (run.array("vessels") > 0) & (lobes > 0) & ~expected
+        np.testing.assert_array_equal(pseudo == 1, vessels)
+        shown = {row.name: row for row in result.rows}
+        for lobe in Lobe:
+            share = 100.0 * expected[lobes == lobe].mean()
+            assert shown[lobe.name].lesion_percent == pytest.approx(share)
+        assert preview.current
+        assert result.threshold == pytest.approx(threshold)
+        assert result.edited() == []
+    result.update_scores("pseudolabel")
+    assert {row.name: row.score for row in result.rows} == {n: r.score for n, r in shown.items()}
+
+
+def test_thresholds_are_counted_exactly():
+    from DRAMLesionLib.mrml.preview import _thresholds_below
+
+    steps = (np.arange(101) / 100).astype(np.float32)
+    near = [np.nextafter(steps, np.float32(side)) for side in (-1, 2)]
+    values = np.clip(np.concatenate([steps, *near]), 0, 1)
+    expected = (steps[None, :] < values[:, None]).sum(axis=1)
+    np.testing.assert_array_equal(_thresholds_below(values), expected)
+
+
+def test_the_preview_notices_edits_of_others(host, run):
+    from DRAMLesionLib.mrml.preview import ThresholdPreview
+
+    result = add_result(run, add_volume(run.ct))
+    preview = ThresholdPreview(result)
+    preview.move(0.4)
+    paint(result, "lesion", box_in_lobe(run, Lobe.RLL))
+    assert not preview.current
+    assert result.edited() == ["pseudolabel"]
+
+
+@pytest.mark.slow
+def test_a_move_of_the_threshold_takes_less_than_a_fifth_of_a_second(host):
+    """On a CT of 512 x 512 x 300 voxels; the sorting before the first move is not counted."""
+    import slicer
+
+    from DRAMLesionLib.mrml import result as results
+    from DRAMLesionLib.mrml.preview import ThresholdPreview
+
+    shape = (300, 512, 512)
+    j, i = np.ogrid[:512, :512]
+    lobes = np.zeros(shape, np.uint8)
+    for lobe, (x, low, high) in zip(
+        Lobe,
+        ((350, 140, 290), (350, 10, 140), (160, 190, 290), (160, 140, 190), (160, 10, 140)),
+        strict=True,
+    ):
+        inside = ((i - x) / 85.0) ** 2 + ((j - 256) / 130.0) ** 2 < 1
+        lobes[low:high, inside] = lobe
+    rng = np.random.default_rng(0)
+    refined = np.zeros(shape, np.float32)
+    refined[lobes > 0] = rng.random(int((lobes > 0).sum()), dtype=np.float32)
+    matrix = slicer.util.vtkMatrixFromArray(np.diag([-0.7, -0.7, 1.0, 1.0]))
+    ct = slicer.util.addVolumeFromArray(np.zeros(shape, np.int16), ijkToRAS=matrix, name="CT")
+    empty = np.zeros(shape, np.uint8)
+    row = {"lobe_confidence": None, "status": "assessed", "score": 0, "lesion_percent": 0.0}
+    row |= dict.fromkeys(
+        ("volume_ml", "lesion_ml", "ground_glass_ml", "consolidation_ml", "mixed_ml", "vessel_ml"),
+        0.0,
+    )
+    names = ("left lung", "right lung", "total")
+    report = {
+        "lobes": [{"name": lobe.name, **row} for lobe in Lobe],
+        "totals": [{"name": name, **row} for name in names],
+    }
+    images = {"lesions": empty, "vessels": empty, "lobes": lobes}
+    images |= {"dram": refined, "dram_refined": refined}
+    result = results.show(ct, images, report)
+    preview = ThresholdPreview(result)
+    times = []
+    # every voxel has a value, evenly spread: twenty times as many change as in a real map
+    for threshold in (0.51, 0.52, 0.55, 0.54, 0.50, 0.40, 0.41):
+        start = time.perf_counter()
+        preview.move(threshold)
+        times.append(time.perf_counter() - start)
+    print([f"{t:.3f} s" for t in times])
+    assert np.median(times) < 0.2
+    assert max(times) < 0.6
+
+
+# --- fingerprints and training cases --------------------------------------------------------------
+
+
+def test_fingerprints_grow_with_the_labels():
+    from DRAMLesionLib.mrml.segments import Fingerprint, checksum
+
+    rng = np.random.default_rng(1)
+    labels = rng.integers(0, 3, (7, 8, 9)).astype(np.uint8)
+    running = Fingerprint.of(labels)
+    changed = labels.copy()
+    where = np.flatnonzero(labels.ravel() == 1)[:5]
+    changed.ravel()[where] = 2
+    running.remove(1, where)
+    running.add(2, where)
+    assert running.text == Fingerprint.of(changed).text != Fingerprint.of(labels).text
+    assert Fingerprint.parse(running.text) == running
+    swapped = labels.copy()
+    swapped[labels == 1], swapped[labels == 2] = 2, 1
+    assert Fingerprint.of(swapped).text != Fingerprint.of(labels).text
+    assert Fingerprint.of(np.zeros((2, 2, 2), np.uint8)).text == "empty"
+    assert checksum(changed) != checksum(labels) != checksum(swapped)
+
+
+@pytest.fixture
+def case(run):
+    labels = geometry.image_like((run.array("lesions") > 0).astype(np.uint8) * 2, run.ct)
+    scores = {Lobe.LUL: 1, Lobe.LLL: 0, Lobe.RUL: 5, Lobe.RML: None, Lobe.RLL: 2}
+    return run.ct, run.lobes, labels, scores
+
+
+def test_a_case_is_read_by_the_training_as_it_is(case, tmp_path):
+    from DRAMLesionLib.mrml import training_set
+    from Training.data import find_cases
+
+    folder = tmp_path / "data set"
+    assert training_set.next_case_name(folder) == "case-0001"
+    training_set.add_case(folder, "case-0001", *case)
+    assert training_set.next_case_name(folder) == "case-0002"
+    found, problems = find_cases([folder])
+    assert [str(problem) for problem in problems if problem.fatal] == []
+    assert found[0].name == "case-0001"
+    assert found[0].scores == case[3]
+    assert geometry.same_grid(sitk.ReadImage(str(found[0].scan)), case[0])
+    np.testing.assert_array_equal(
+        sitk.GetArrayFromImage(sitk.ReadImage(str(found[0].lobes))), geometry.array(case[1])
+    )
+    assert found[0].label is not None
+    np.testing.assert_array_equal(
+        sitk.GetArrayFromImage(sitk.ReadImage(str(found[0].label))), geometry.array(case[2])
+    )
+
+
+def test_other_cases_and_columns_of_the_table_stay(case, tmp_path):
+    from DRAMLesionLib.mrml import training_set
+
+    (tmp_path / "scores.csv").write_text("case,RUL,RML,RLL,LUL,LLL,note\nold,1,2,3,4,5,mine\n")
+    training_set.add_case(tmp_path, "new", *case)
+    lines = (tmp_path / "scores.csv").read_text().splitlines()
+    assert lines == ["case,LUL,LLL,RUL,RML,RLL,note", "new,1,0,5,,2,", "old,4,5,1,2,3,mine"]
+    assert training_set.has_case(tmp_path, "old")
+    assert not training_set.has_case(tmp_path, "older")
+
+
+def test_a_case_is_written_whole_or_not_at_all(case, tmp_path, monkeypatch):
+    from DRAMLesionLib.mrml import training_set
+
+    training_set.add_case(tmp_path, "a", *case)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+
+    def fail(_text, path):
+        raise OSError(28, "No space left on device", str(path))
+
+    monkeypatch.setattr(training_set, "write_text", fail)
+    for name in ("a", "b"):
+        with pytest.raises(InputError, match="No space left"):
+            training_set.add_case(tmp_path, name, case[1], *case[1:])
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize("name", ["", "a b", "../x", "-x", "Müller", "x" * 65])
+def test_bad_names_of_cases_are_refused(case, tmp_path, name):
+    from DRAMLesionLib.mrml import training_set
+
+    with pytest.raises(InputError, match="named with letters"):
+        training_set.add_case(tmp_path, name, *case)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_case_without_any_score_or_into_a_strange_table_is_refused(case, tmp_path):
+    from DRAMLesionLib.mrml import training_set
+
+    with pytest.raises(InputError, match="no lobe has a reader's score"):
+        training_set.add_case(tmp_path, "a", *case[:3], {})
+    (tmp_path / "scores.csv").write_text("something,else\n1,2\n")
+    with pytest.raises(InputError, match="is no table"):
+        training_set.add_case(tmp_path, "a", *case)
