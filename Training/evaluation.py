@@ -161,7 +161,7 @@ class LobeResult:
 
 @dataclass(frozen=True)
 class Picture:
-    """The slice of a scan with most lesion, (j, i) each."""
+    """The slice of a scan with most true lesion, or of healthy lungs with most found, (j, i)."""
 
     grey: np.ndarray
     truth: np.ndarray
@@ -333,15 +333,18 @@ def _share(mask: np.ndarray, region: np.ndarray) -> float | None:
 
 
 def _picture(ct: sitk.Image, lungs: np.ndarray, truth: np.ndarray, found: np.ndarray) -> Picture:
-    """Return the axial slice with most lesion, cut to the lungs; else the middle one."""
+    """Return the axial slice that :class:`Picture` shows, cut to the lungs; else the middle one.
+
+    Slice and cut of a scan with lesions hang on the truth alone: pictures of methods fit together.
+    """
     grid = geometry.working_grid(ct, max(1.5, min(ct.GetSpacing())))
     masks = [geometry.image_like(mask, ct) for mask in (truth, found, lungs)]
     true, called, inside = (
         geometry.array(geometry.resample(mask, grid, "nearest")) > 0 for mask in masks
     )
-    counts = (true | called).sum(axis=(1, 2))
+    counts = (true if true.any() else called).sum(axis=(1, 2))
     k = int(counts.argmax()) if counts.any() else len(counts) // 2
-    j, i = _box((true | called | inside)[k], margin=8)
+    j, i = _box((true | inside)[k], margin=8)
     hu = geometry.array(geometry.resample(ct, grid, fill=geometry.AIR_HU))[k, j, i]
     grey = np.round(np.clip((hu + 1200.0) / 1500.0, 0.0, 1.0) * 255.0).astype(np.uint8)
     spacing = grid.GetSpacing()

@@ -106,8 +106,8 @@ def outlines(picture: Picture) -> bytes:
     """Draw a slice with the outlines of truth (solid) and what was found (dashed)."""
     with mpl.rc_context({"font.size": 8}):
         height, width = picture.grey.shape
-        tall = 3.4 * height * picture.pixel_mm[0] / (width * picture.pixel_mm[1])
-        figure = Figure(figsize=(3.4, tall))
+        tall = 3.0 * height * picture.pixel_mm[0] / (width * picture.pixel_mm[1])
+        figure = Figure(figsize=(3.0, tall))
         axes = figure.add_axes((0, 0, 1, 1))
         axes.imshow(picture.grey, cmap="gray", vmin=0, vmax=255, aspect="auto")
         for mask, colour, style in ((picture.truth, TRUTH, "-"), (picture.found, FOUND, "--")):

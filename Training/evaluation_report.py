@@ -30,6 +30,16 @@ JSON, HTML, TABLE, CASES, LOBES_CSV = (
     "cases.csv",
     "lobes.csv",
 )
+_ABLATION = (
+    "row",
+    "iou",
+    "iou_change",
+    "iou_p",
+    "iou_by_fraction",
+    "average_precision",
+    "healthy_percent",
+    "paper_iou",
+)
 _TEMPLATE = Path(__file__).with_name("evaluation_report.html")
 
 
@@ -38,6 +48,7 @@ def write_evaluation(
     output: Path,
     about: Mapping[str, Any],
     main: str | None = None,
+    ablation: Sequence[Mapping[str, Any]] = (),
 ) -> dict[str, Any]:
     """Write tables, figures and page of an evaluation.
 
@@ -45,7 +56,9 @@ def write_evaluation(
         results: From :func:`Training.evaluation.evaluate`.
         output: Folder; one that holds an earlier evaluation is replaced.
         about: What was evaluated, for the head of the page and the JSON.
-        main: Row that the others are compared with and the pictures show; the last if left out.
+        main: Row that the others are compared with and that chooses the cases to show; the last
+            if left out.
+        ablation: Rows of :func:`Training.ablation.ablate`, if there are any.
 
     Returns:
         The content of the JSON.
@@ -63,6 +76,7 @@ def write_evaluation(
             "main": main,
             "methods": summaries,
             "paired_tests_iou": tests,
+            "ablation": [{name: row.get(name) for name in _ABLATION} for row in ablation],
             "cases": [case_content(r) for r in results],
         }
     )
@@ -164,8 +178,9 @@ def _page(
         rows=rows,
         types=list(TYPES),
         tests=content["paired_tests_iou"],
+        ablation=content["ablation"],
         plots=[(title, _data_url(png)) for title, png in _plots(summary, methods, main)],
-        cases=[(title, _data_url(png)) for title, png in _case_pictures(methods[main])],
+        cases=_case_pictures(methods, main),
     )
 
 
@@ -192,7 +207,21 @@ def _plots(
     return plots
 
 
-def _case_pictures(results: Sequence[CaseResult]) -> list[tuple[str, bytes]]:
+def _case_pictures(
+    methods: Mapping[str, Sequence[CaseResult]], main: str
+) -> list[tuple[str, list[tuple[str, str]]]]:
+    """Return a title and the pictures of all methods, with captions, for each chosen scan."""
+    found: dict[str, dict[str, CaseResult]] = {}
+    for name, results in methods.items():
+        for result in results:
+            found.setdefault(result.case, {})[name] = result
+    return [
+        (f"{kind}: {case}", [_captioned(name, result) for name, result in found[case].items()])
+        for kind, case in _chosen_cases(methods[main])
+    ]
+
+
+def _chosen_cases(results: Sequence[CaseResult]) -> list[tuple[str, str]]:
     """Return the best, the median and the worst scan, and the healthy one with most lesion."""
     ill = sorted((r for r in results if not r.healthy), key=lambda r: r.confusion.iou)
     chosen = []
@@ -201,15 +230,16 @@ def _case_pictures(results: Sequence[CaseResult]) -> list[tuple[str, bytes]]:
     healthy = [r for r in results if r.healthy]
     if healthy:
         chosen.append(("most lesion in healthy lungs", max(healthy, key=_lesion_percent)))
-    return [
-        (
-            f"{kind}: {r.case}, "
-            + (f"{r.lesion_percent:.2f} %" if r.healthy else f"IoU {r.confusion.iou:.3f}"),
-            figures.outlines(r.picture),
-        )
-        for kind, r in chosen
-        if r.picture is not None
-    ]
+    return [(kind, result.case) for kind, result in chosen]
+
+
+def _captioned(name: str, result: CaseResult) -> tuple[str, str]:
+    """Return the caption of a picture and the picture; it is empty where there is none."""
+    figure = (
+        f"{result.lesion_percent:.2f} %" if result.healthy else f"IoU {result.confusion.iou:.3f}"
+    )
+    picture = "" if result.picture is None else _data_url(figures.outlines(result.picture))
+    return f"{name}: {figure}", picture
 
 
 def _lesion_percent(result: CaseResult) -> float:

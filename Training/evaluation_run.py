@@ -1,8 +1,9 @@
 """The whole table by one command: make the set, train each method, measure, write the page.
 
 ``OUTPUT/set`` gets the benchmark set, ``OUTPUT/training`` the prepared cases and a folder for each
-method, ``OUTPUT/report`` the tables. Each step leaves alone what it finds done, so a run that was
-stopped goes on where it was.
+method, ``OUTPUT/report`` the tables. An ablation that was measured in ``OUTPUT`` by
+``python -m Training ablate`` goes into the page. Each step leaves alone what it finds done, so a
+run that was stopped goes on where it was.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ from Training.stages.prepare import prepare
 Report = Callable[[str], None]
 
 SET, TRAINING, REPORT = "set", "training", "report"
-SECONDS = "seconds.json"
+SECONDS, ABLATION = "seconds.json", "ablation"
 DEFAULT_METHODS = ("cam", "dram", "supervised")
 CONFIGS = Path(__file__).parent / "configs"
 
@@ -153,7 +154,16 @@ def run_plan(plan: Plan, report: Report = lambda _: None) -> dict[str, Any]:
     main = get_method(OURS).rows[-1] if any(t.method == OURS for t in trained) else None
     label = next((t.label for t in trained if t.method == OURS), "")
     main = f"{label}: {main}" if label and main else main
-    return write_evaluation(results, plan.report, about, main)
+    return write_evaluation(results, plan.report, about, main, read_ablation(plan.output))
+
+
+def read_ablation(folder: Path) -> list[dict[str, Any]]:
+    """Return the rows of an ablation that was measured in a folder; none if there was none."""
+    path = folder / ABLATION / "ablation.json"
+    if not path.is_file():
+        return []
+    rows: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))["rows"]
+    return rows
 
 
 def _train(plan: Plan, report: Report) -> tuple[list[Trained], dict[str, float]]:

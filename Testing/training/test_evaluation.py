@@ -13,6 +13,7 @@ from Training import evaluation
 from Training.__main__ import main
 from Training.evaluation import CaseResult, LobeResult, TrueScan, compare, summarise
 from Training.evaluation_report import write_evaluation
+from Training.evaluation_run import read_ablation
 from Training.methods.base import Outcome, Prediction
 from Training.metrics import Confusion, ProbabilityHistogram
 
@@ -66,6 +67,8 @@ def test_figures_by_hand():
     assert figures["fraction_mean_absolute_error"] == pytest.approx(0.1)
     assert figures["bland_altman_lesion_percent"]["bias"] == pytest.approx(10.0)
     assert figures["iou_mean_of_scans"] == 0.5
+    assert figures["mean_of_scans"]["ppv"] == {"mean": pytest.approx(2 / 3), "scans": 1}
+    assert math.isnan(figures["dice_mean_of_scans_interval"][0])
     assert figures["all_voxels"]["specificity"] == pytest.approx(96 / 97)
     assert figures["by_type"]["mixed"]["iou_mean_of_scans"] == 0.5
     assert figures["by_type"]["mixed"]["found_as_any_type"] == pytest.approx(2 / 3)
@@ -128,12 +131,28 @@ def test_the_report_is_whole_and_holds_everything(tmp_path):
     assert rows[1]["IoU ground glass"] == ""
     assert len(list(csv.DictReader((out / "lobes.csv").open()))) == 30
     page = (out / "evaluation.html").read_text()
+    assert "<h2>Ablation</h2>" not in page
     assert "by hand &lt;&amp;&gt;" in page
-    assert page.count("data:image/png;base64,") == 9
+    # five plots, and four scans by two methods
+    assert page.count("data:image/png;base64,") == 5 + 4 * 2
     assert "http" not in page
     (out / "evaluation.json").unlink()
     with pytest.raises(evaluation.InputError, match="holds other files"):
         write_evaluation(results, out, {"title": ""})
+
+
+def test_an_ablation_that_was_measured_goes_into_the_page(tmp_path):
+    (tmp_path / "ablation").mkdir()
+    rows = [{"row": "raw", "iou": 0.25}, {"row": "+ context", "iou": 0.5, "iou_change": 0.25}]
+    (tmp_path / "ablation" / "ablation.json").write_text(json.dumps({"rows": rows}))
+    assert read_ablation(tmp_path / "other") == []
+    content = write_evaluation(
+        _results(), tmp_path / "out", {"title": ""}, None, read_ablation(tmp_path)
+    )
+    assert content["ablation"][1]["iou_change"] == 0.25
+    page = (tmp_path / "out" / "evaluation.html").read_text()
+    assert "<h2>Ablation</h2>" in page
+    assert "+ context" in page
 
 
 def test_only_healthy_scans_leave_overlaps_undefined(tmp_path):

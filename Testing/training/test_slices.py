@@ -12,7 +12,7 @@ from DRAMLesionLib.networks.unet import UNet3D
 from DRAMLesionLib.segmentation import SegmentationConfig, segment
 from Testing.library.realdata import DATA, needs_data
 from Testing.library.small_weights import write_small_weights
-from Training import metrics, slices
+from Training import metrics, slices, slices_methods
 from Training.__main__ import main
 from Training.flat import flat_probabilities
 from Training.slices import Found, Slice
@@ -130,7 +130,8 @@ def test_the_command_writes_everything_and_replaces_its_own_results(folders, cap
     assert sorted(p.name for p in folders.iterdir()) == ["images", "masks", "out", "weights"]
 
 
-def test_any_method_reads_a_slice_as_a_volume(folders, capsys):
+def test_any_method_reads_a_slice_as_a_volume(folders, capsys, monkeypatch):
+    monkeypatch.setattr(slices_methods, "SPACING_MM", 3.0)
     (folders / "images" / "b.png").unlink()
     weights = write_small_weights(folders / "weights")
     words = ["--method", "dram", "--weights", str(weights), "--lungs-mm", "120"]
