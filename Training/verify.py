@@ -54,6 +54,9 @@ def load_case(case: Case, lobe_scheme: str = "auto") -> tuple[LoadedCase | None,
         return None, [Problem(case.name, str(error))]
     problems += [Problem(case.name, warning.message, fatal=False) for warning in warnings]
     present = _present(lobes)
+    if not any(case.scores[lobe] is not None for lobe in Lobe if lobe in present):
+        problems.append(Problem(case.name, "no lobe has both a score and a place in the scan"))
+        return None, problems
     for lobe in Lobe:
         if case.scores[lobe] is not None and lobe not in present:
             message = f"has a score for the {lobe.full_name}, which its lobes lack: left out"

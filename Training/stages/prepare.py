@@ -100,7 +100,14 @@ def prepare(
         )
         for case in cases
     ]
-    todo = [task for task in tasks if not _is_current(task)]
+    todo, notes = [], []
+    for task in tasks:
+        known = _known_problems(task)
+        if known is None:
+            todo.append(task)
+        else:
+            notes += known
+    problems += notes
     report(f"{len(tasks) - len(todo)} of {len(tasks)} cases are prepared already")
     failed = set()
     for number, (task, found) in enumerate(
@@ -133,20 +140,24 @@ def _stop_if_broken(problems: list[Problem], left: int, config: Config, cache: P
         raise InputError(message)
 
 
-def _is_current(task: PrepareTask) -> bool:
-    """Tell whether a case is cached from the same files; refresh its scores if it is."""
+def _known_problems(task: PrepareTask) -> list[Problem] | None:
+    """Return the notes about a case that is cached from the same files; refresh its scores.
+
+    Returns:
+        None if it has to be prepared.
+    """
     path = task.folder / task.case.name / META
     try:
         meta = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        return False
+        return None
     if meta.get("origin") != task.origin():
-        return False
+        return None
     scores = _plain_scores(task.case)
     if meta["scores"] != scores:
         meta["scores"] = scores
         write_whole(path, json.dumps(meta, indent=1) + "\n")
-    return True
+    return [Problem(task.case.name, note, fatal=False) for note in meta.get("notes", [])]
 
 
 def _prepare_case(task: PrepareTask) -> list[Problem]:
@@ -167,6 +178,7 @@ def _prepare_case(task: PrepareTask) -> list[Problem]:
         "scores": _plain_scores(task.case),
         "boxes": boxes,
         "lobes_estimated": loaded.estimated,
+        "notes": [problem.message for problem in problems],
         "grids": {
             "regression": plain_grid(regression_grid),
             "segmentation": plain_grid(segmentation_grid),
