@@ -62,7 +62,7 @@ def test_volumes_of_several_blocks_equal_the_gathered_form(shape):
         torch.autograd.grad((plain * weight).sum(), inputs),
         strict=True,
     ):
-        torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-5)
+        torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-5)
 
 
 def test_without_a_gradient_the_result_is_the_same():

@@ -1,13 +1,21 @@
 import math
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from scipy import ndimage
 from torch.nn import functional as F
+from torch.utils.data import DataLoader
 
+import Training as training_package
+from Testing.training.small_cache import write_small_cache
 from Training import losses
 from Training.augmentation import draw_affine, warp, warp_inside
+from Training.cache import read_cache
 from Training.config import OptimiserConfig, load_config
 from Training.engine import learning_rate
+from Training.stages.regression import RegressionExperiment
 
 
 @pytest.mark.parametrize(
@@ -87,8 +95,6 @@ def test_a_quarter_turn_is_exact_and_equivariance_of_it_is_zero():
 
 
 def test_drawn_affines_are_rotations_times_a_scale_in_range():
-    import numpy as np
-
     for seed in range(5):
         matrix = draw_affine(np.random.default_rng(seed), 180.0, (0.8, 1.2))
         scale = 1.0 / np.linalg.norm(matrix[:, 0])
@@ -113,3 +119,167 @@ def test_settings_are_checked(tmp_path):
     path.write_text("segmentation: {patch: 40}")
     with pytest.raises(InputError, match=r"bad\.yaml.*4 \+ 8 n"):
         load_config(path)
+
+
+def test_the_interval_loss_is_the_quadratic_formula_of_the_paper_in_batches():
+    rng = np.random.default_rng(0)
+    lower, upper = np.sort(rng.random((2, 50)), axis=0)
+    fraction, weight = rng.random((2, 50))
+    expected = 0.0
+    for y, low, high, w in zip(fraction, lower, upper, weight, strict=True):
+        expected += w * max(0.0, (y - 0.5 * (low + high)) ** 2 - (0.5 * (low - high)) ** 2)
+    tensors = (torch.from_numpy(x) for x in (fraction, lower, upper, weight))
+    found = losses.interval_regression_loss(*tensors)
+    assert found.item() == pytest.approx(expected / 50, abs=1e-12)
+
+
+def test_the_interval_loss_has_a_slope_outside_alone():
+    y = torch.tensor([0.04, 0.10, 0.30], requires_grad=True)
+    low, high = torch.full((3,), 0.05), torch.full((3,), 0.25)
+    losses.interval_regression_loss(y, low, high).backward()
+    # d/dy of (y - 0.15)^2, a third of the batch each
+    torch.testing.assert_close(y.grad, torch.tensor([-0.22, 0.0, 0.30]) / 3)
+
+
+def test_inverse_frequencies_by_hand():
+    # 10 lobes, three scores: 10 / (3 * count)
+    weights = losses.inverse_frequency_weights([0] * 6 + [2] * 3 + [5])
+    assert weights == pytest.approx({0: 10 / 18, 2: 10 / 9, 5: 10 / 3})
+
+
+def test_entropy_is_the_formula_inside_the_mask_of_each_sample():
+    torch.manual_seed(1)
+    logits = torch.randn(3, 1, 4, 5, 6, dtype=torch.float64)
+    mask = torch.rand(3, 1, 4, 5, 6) > 0.4
+    p = torch.sigmoid(logits)
+    formula = -p * p.log() - (1 - p) * (1 - p).log()
+    expected = torch.stack([formula[n][mask[n]].mean() for n in range(3)]).mean()
+    torch.testing.assert_close(losses.entropy(logits, mask), expected)
+
+
+def test_bootstrapping_by_hand_and_its_opinion_is_detached():
+    # q = (0.2, 0.5, 0.3), the target is the last class: -(0.8 ln 0.3 + 0.2 ln 0.5)
+    q = torch.tensor([0.2, 0.5, 0.3], dtype=torch.float64)
+    logits = q.log().reshape(1, 3, 1, 1, 1).requires_grad_()
+    target = torch.full((1, 1, 1, 1), 2)
+    loss = losses.bootstrapping_loss(logits, target)
+    assert loss.item() == pytest.approx(-(0.8 * math.log(0.3) + 0.2 * math.log(0.5)))
+    loss.backward()
+    # of cross-entropy with soft targets: q - (0.8 t + 0.2 z), as if z were a constant
+    expected = q - torch.tensor([0.0, 0.2, 0.8], dtype=torch.float64)
+    torch.testing.assert_close(logits.grad.flatten(), expected)
+
+
+def test_bootstrapping_counts_voxels_of_the_mask_of_each_sample():
+    torch.manual_seed(2)
+    logits, target = torch.randn(2, 3, 2, 3, 4), torch.randint(0, 3, (2, 2, 3, 4))
+    mask = torch.rand(2, 2, 3, 4) > 0.5
+    parts = []
+    for n in range(2):
+        chosen = logits[n][:, mask[n]].T
+        given = F.cross_entropy(chosen, target[n][mask[n]])
+        parts.append(0.8 * given + 0.2 * F.cross_entropy(chosen, chosen.argmax(1)))
+    found = losses.bootstrapping_loss(logits, target, mask)
+    torch.testing.assert_close(found, torch.stack(parts).mean())
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_rotations_and_scales_are_those_of_scipy(seed):
+    matrix = draw_affine(np.random.default_rng(seed), 180.0, (0.8, 1.2))
+    # smooth, so that two ways of linear interpolation cannot differ much, and wide of the border
+    blobs = ndimage.gaussian_filter(np.random.default_rng(seed).normal(size=(24, 24, 24)), 2.0)
+    blobs = blobs.astype(np.float32)
+    # ours takes (x, y, z) = (i, j, k); scipy takes (k, j, i), both from output to input
+    flipped = matrix[::-1, ::-1].astype(np.float64)
+    centre = np.full(3, 11.5)
+    expected = ndimage.affine_transform(blobs, flipped, centre - flipped @ centre, order=1)
+    found = warp(torch.from_numpy(blobs)[None, None], torch.from_numpy(matrix)[None])[0, 0]
+    inner = (slice(6, 18),) * 3
+    np.testing.assert_allclose(found.numpy()[inner], expected[inner], atol=2e-5)
+
+
+def test_equivariance_is_zero_for_a_map_of_single_voxels_under_any_turn_and_scale():
+    matrices = torch.from_numpy(draw_affine(np.random.default_rng(3), 180.0, (0.8, 1.2)))[None]
+    x = torch.from_numpy(ndimage.gaussian_filter(np.random.default_rng(0).random((20,) * 3), 2))
+    x = x.float()[None, None]
+    mask = torch.zeros(1, 1, 20, 20, 20, dtype=torch.bool)
+    mask[..., 4:16, 4:16, 4:16] = True
+
+    def difference(network):
+        image, inside = warp_inside(x, mask, matrices)
+        reference, known = warp_inside(network(x), mask, matrices)
+        return losses.equivariance(network(image), reference, inside & known).item()
+
+    assert difference(lambda image: 2.0 * image + 0.1) < 1e-5
+    # one that looks along an axis is found out
+    assert difference(lambda image: 3.0 * (image - image.roll(2, dims=4))) > 1e-3
+
+
+def test_equivariance_by_hand_compares_voxels_of_the_mask_alone():
+    a = torch.tensor([0.1, 0.5, 0.9, 0.3]).reshape(1, 1, 1, 1, 4)
+    b = torch.tensor([0.2, 0.2, 0.9, 1.0]).reshape(1, 1, 1, 1, 4)
+    mask = torch.tensor([True, True, True, False]).reshape(1, 1, 1, 1, 4)
+    assert losses.equivariance(a, b, mask).item() == pytest.approx((0.1 + 0.3 + 0.0) / 3)
+
+
+@pytest.fixture(scope="module")
+def experiment(tmp_path_factory):
+    folder = write_small_cache(tmp_path_factory.mktemp("cache"))
+    changes = ["regression.vessels=frangi", "regression.sizes=[]", "regression.refine_after=0"]
+    changes += ["regression.balance=loss", "regression.freeze_norm=1.0"]
+    tiny = Path(training_package.__file__).with_name("configs") / "tiny.yaml"
+    return RegressionExperiment(read_cache(folder), load_config(tiny, changes))
+
+
+def _batch(experiment, count=6):
+    samples = experiment.samples()
+    return next(iter(DataLoader(samples, batch_size=count, sampler=range(count))))
+
+
+def test_the_total_is_the_weighted_average_of_all_terms_as_written(experiment):
+    batch = _batch(experiment)
+    torch.manual_seed(0)
+    network = experiment.build_network()
+    found = experiment.losses(network, batch, 0)
+    dram, attended = network(batch["image"])
+    probability = torch.sigmoid(dram)
+    fractions = torch.stack([p[m].mean() for p, m in zip(probability, batch["mask"], strict=True)])
+    middle = (batch["lower"] + batch["upper"]) / 2
+    half = (batch["upper"] - batch["lower"]) / 2
+    regression = (batch["weight"] * ((fractions - middle) ** 2 - half**2).clamp_min(0)).mean()
+    torch.testing.assert_close(found["regression"], regression.float())
+    target = experiment._target(attended, batch)
+    q = torch.sigmoid(attended)[:, 0]
+    q = torch.stack((1 - q, q), dim=1)
+    own = F.one_hot(q.argmax(1), 2).movedim(-1, 1)
+    given = F.one_hot(target, 2).movedim(-1, 1)
+    each = -((0.8 * given + 0.2 * own) * q.log()).sum(1)
+    refinement = torch.stack(
+        [e[m[0]].mean() for e, m in zip(each, batch["mask"], strict=True)]
+    ).mean()
+    torch.testing.assert_close(found["refinement"], refinement)
+    total = 2 * found["regression"] + sum(
+        found[name] for name in ("equivariance", "entropy", "refinement")
+    )
+    torch.testing.assert_close(found["total"], total / 5)
+
+
+def test_lobes_weigh_as_the_inverse_frequency_of_their_score(experiment):
+    # the scores of the six lobes are 0, 2, 4, 0, 2, 4 in some order: all equally often
+    batch = _batch(experiment)
+    assert sorted(batch["score"].tolist()) == [0, 0, 2, 2, 4, 4]
+    torch.testing.assert_close(batch["weight"].float(), torch.ones(6))
+
+
+def test_the_target_is_empty_without_score_without_vessels_and_detached(experiment):
+    batch = _batch(experiment)
+    attended = torch.full_like(batch["image"], 4.0).requires_grad_()
+    batch["vessels"] = torch.zeros_like(batch["vessels"])
+    batch["vessels"][:, :, 4:9] = 1.0
+    target = experiment._target(attended, batch)
+    assert not target.requires_grad
+    for found, mask, score in zip(target, batch["mask"][:, 0], batch["score"], strict=True):
+        assert not found[~mask].any()
+        assert bool(found.any()) == bool(score > 0)
+        if score > 0:
+            assert found[5:8].float().mean() < found[10:][mask[10:]].float().mean()
