@@ -374,7 +374,8 @@ class DRAMLesionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self._shown = None
             self.scoreTable.clear()
             self.ui.resultLabel.text = _("No result for this CT yet.")
-            self.ui.warningsLabel.text = ""
+            for label in (self.ui.warningsLabel, self.ui.readerMessageLabel):
+                label.text, label.visible = "", False
             self.ui.show3DButton.setSegmentationNode(None)
         elif self._shown != result.node.GetID():
             self._shown = result.node.GetID()

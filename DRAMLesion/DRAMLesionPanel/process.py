@@ -87,6 +87,7 @@ class LibraryProcess:
         stopTree(int(process.processId()), kill=True)
         process.kill()
         process.waitForFinished(2000)
+        _keepUntilIdle(process)
 
     def _readOutput(self) -> None:
         if self._process is None:
@@ -114,8 +115,18 @@ class LibraryProcess:
 
     def _end(self, status: int | None, text: str) -> None:
         if self._process is not None:
+            _keepUntilIdle(self._process)
             self._process = None
             self._onFinished(status, text)
+
+
+_retired: list[qt.QProcess] = []
+
+
+def _keepUntilIdle(process: qt.QProcess) -> None:
+    """Keep a process object until its signal has been handled: to delete it earlier is fatal."""
+    _retired.append(process)
+    qt.QTimer.singleShot(0, _retired.clear)
 
 
 def _nothing(*_arguments) -> None:

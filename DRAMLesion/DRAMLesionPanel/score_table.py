@@ -65,11 +65,11 @@ class ScoreTable:
         for column, text in enumerate(texts):
             item = qt.QTableWidgetItem(text)
             if column:
-                item.setTextAlignment(int(qt.Qt.AlignRight) | int(qt.Qt.AlignVCenter))
+                item.setTextAlignment(qt.Qt.AlignRight | qt.Qt.AlignVCenter)
             if column == READER_COLUMN and isLobe:
                 item.setToolTip(_("Your own score of this lobe, 0 to 5"))
             else:
-                item.setFlags(int(qt.Qt.ItemIsSelectable) | int(qt.Qt.ItemIsEnabled))
+                item.setFlags(item.flags() & ~qt.Qt.ItemIsEditable)
                 item.setToolTip(tip)
             self._table.setItem(number, column, item)
 
