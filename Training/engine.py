@@ -20,7 +20,7 @@ import sys
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
@@ -176,6 +176,8 @@ class _Run:
             state = read_checkpoint(folder)
             network.load_state_dict(state["network"])
             optimiser.load_state_dict(state["optimiser"])
+            if "precision" in state:
+                fabric.strategy.precision.load_state_dict(state["precision"])
             self.step = state["step"]
         self.bare = network
         wrapped, wrapped_optimiser = fabric.setup(network, optimiser)
@@ -216,12 +218,11 @@ class _Run:
 
     def _backward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         self.optimiser.zero_grad()
-        several = self.fabric.world_size > 1
-        # gradients are averaged here and not on the way, see average_gradients
-        with self.fabric.no_backward_sync(self.network, enabled=True) if several else nullcontext():
+        # gradients are averaged below and not on the way, see average_gradients
+        with self.fabric.no_backward_sync(cast(Any, self.network)):
             losses = self.experiment.losses(self.network, batch, self.step)
             self.fabric.backward(losses["total"])
-        if several:
+        if self.fabric.world_size > 1:
             average_gradients(self.bare)
         return losses
 
@@ -277,6 +278,9 @@ class _Run:
             "network": self.bare.state_dict(),
             "optimiser": self.optimiser.state_dict(),
         }
+        # the scale of 16-bit gradients on a GPU
+        if precision := self.fabric.strategy.precision.state_dict():
+            state["precision"] = precision
         part = self.folder / f".{CHECKPOINT}.part"
         torch.save(state, part)
         part.replace(self.folder / CHECKPOINT)
