@@ -1,6 +1,8 @@
-"""Which device the networks run on."""
+"""Which device the networks run on, and how much memory it has left."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import torch
 
@@ -28,3 +30,27 @@ def pick_device(name: str = "auto") -> torch.device:
         message = f"device {name!r} is not available on this computer; available: {there}"
         raise InputError(message)
     return torch.device(name)
+
+
+def free_memory(device: torch.device) -> float | None:
+    """Return how many bytes can still be had on a device, or None if nobody knows."""
+    if device.type == "cuda":
+        return float(torch.cuda.mem_get_info(device)[0])
+    if device.type != "cpu":
+        return None
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+    except OSError:  # not Linux
+        return None
+    sizes = dict(line.split(":", 1) for line in lines if ":" in line)
+    available = sizes.get("MemAvailable", "").split()
+    return 1024.0 * float(available[0]) if available else None
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Tell whether an error means that the memory of the processor or of a GPU did not do."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    text = str(error).lower()
+    words = ("out of memory", "can't allocate memory", "not enough memory")
+    return isinstance(error, RuntimeError) and any(word in text for word in words)

@@ -5,6 +5,7 @@ This is the only module that strings the stages together.
 
 from __future__ import annotations
 
+import copy
 import datetime
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -12,16 +13,17 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import SimpleITK as sitk
+import torch
 from torch import nn
 
 import DRAMLesionLib
 from DRAMLesionLib import checks, dram, geometry, lesion_types, segmentation, vessels, weights
 from DRAMLesionLib.chunks import ChunkConfig
 from DRAMLesionLib.crf import CRFConfig
-from DRAMLesionLib.devices import pick_device
+from DRAMLesionLib.devices import is_out_of_memory, pick_device
 from DRAMLesionLib.dram import DRAMConfig
 from DRAMLesionLib.errors import Cancelled, ScanWarning, WeightsError
 from DRAMLesionLib.lobes import Lobe
@@ -31,6 +33,8 @@ from DRAMLesionLib.networks.regression import RegressionNetwork
 from DRAMLesionLib.networks.unet import UNet3D
 from DRAMLesionLib.report.model import Report, tabulate
 from DRAMLesionLib.segmentation import SegmentationConfig
+
+T = TypeVar("T")
 
 Progress = Callable[[str, float], None]
 """Called with the name of the stage and the share of the whole run that is done, 0 to 1."""
@@ -172,19 +176,23 @@ class LesionPipeline:
             grid = _lung_grid(ct, lungs.lobes, self.dram_config.chunk.spacing)
             fine_ct = geometry.resample(ct, grid, fill=geometry.AIR_HU, antialias=True)
             fine_lobes = geometry.resample(lungs.lobes, grid, "nearest")
-            fine_vessels = self._find_vessels(fine_ct, fine_lobes, clock)
+            fine_vessels = self._find_vessels(fine_ct, fine_lobes, found, clock)
         with clock.stage("dRAM"):
-            maps = dram.compute_dram(
-                cast(RegressionNetwork, self._regression),
-                fine_ct,
-                fine_lobes,
-                fine_vessels,
-                self.dram_config,
-                self.device,
-                clock.tick,
+            maps = self._on_device(
+                self._regression,
+                lambda network, device: dram.compute_dram(
+                    cast(RegressionNetwork, network),
+                    fine_ct,
+                    fine_lobes,
+                    fine_vessels,
+                    self.dram_config,
+                    device,
+                    clock.tick,
+                ),
+                found,
             )
         with clock.stage("segmentation"):
-            share, lesion_mask = self._segment(ct, lungs.lobes, clock)
+            share, lesion_mask = self._segment(ct, lungs.lobes, found, clock)
             vessel_mask = geometry.resample(fine_vessels, ct, "labels")
             vessel_mask = sitk.Mask(vessel_mask, lesion_mask, 0, 1)
         with clock.stage("lesion types"):
@@ -225,30 +233,57 @@ class LesionPipeline:
         result.warnings.extend(checks.check_lung_extent(result.lobes, ct, name))
         return result
 
-    def _find_vessels(self, ct: sitk.Image, lobes: sitk.Image, clock: _Clock) -> sitk.Image:
+    def _on_device(
+        self,
+        network: nn.Module,
+        work: Callable[[nn.Module, torch.device], T],
+        warnings: list[ScanWarning],
+    ) -> T:
+        """Do ``work`` on the device, or on the processor if the GPU's memory does not suffice."""
+        try:
+            return work(network, self.device)
+        except RuntimeError as error:
+            if self.device.type == "cpu" or not is_out_of_memory(error):
+                raise
+        notice = ScanWarning(
+            "gpu-memory",
+            "The memory of the GPU did not suffice; a part was computed on the processor instead, "
+            "with the same result in more time. Closing other programs that use the GPU helps.",
+        )
+        if notice not in warnings:
+            warnings.append(notice)
+        cpu = torch.device("cpu")
+        return work(copy.deepcopy(network).to(cpu), cpu)
+
+    def _find_vessels(
+        self, ct: sitk.Image, lobes: sitk.Image, warnings: list[ScanWarning], clock: _Clock
+    ) -> sitk.Image:
         lungs = sitk.Cast(lobes > 0, sitk.sitkUInt8)
         if self._vessels is None:
             return vessels.reference_vessels(ct, lungs, progress=clock.tick)
-        _, mask = vessels.predict_vessels(
-            self._vessels, ct, lungs, self._vessel_threshold, self.device, clock.tick
+        _, mask = self._on_device(
+            self._vessels,
+            lambda network, device: vessels.predict_vessels(
+                cast(UNet3D, network), ct, lungs, self._vessel_threshold, device, clock.tick
+            ),
+            warnings,
         )
         return mask
 
     def _segment(
-        self, ct: sitk.Image, lobes: sitk.Image, clock: _Clock
+        self, ct: sitk.Image, lobes: sitk.Image, warnings: list[ScanWarning], clock: _Clock
     ) -> tuple[sitk.Image, sitk.Image]:
         """Return the lesion probability on the working grid and the mask on the CT's grid."""
         config = self.segmentation_config
         grid = geometry.working_grid(ct, config.spacing)
         coarse_ct = geometry.resample(ct, grid, fill=geometry.AIR_HU, antialias=True)
         lungs = geometry.resample(sitk.Cast(lobes > 0, sitk.sitkUInt8), grid, "nearest")
-        probabilities = segmentation.segment(
-            cast(UNet3D, self._segmentation),
-            coarse_ct,
-            lungs,
-            config,
-            self.device,
-            clock.tick,
+        probabilities = self._on_device(
+            self._segmentation,
+            lambda network, device: segmentation.segment(
+                cast(UNet3D, network), coarse_ct, lungs, config, device, clock.tick
+            ),
+            warnings,
         )
         margin = geometry.image_like(segmentation.lesion_margin(probabilities), grid)
         lesion = geometry.resample(margin, ct, fill=-1.0) > 0

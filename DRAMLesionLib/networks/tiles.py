@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from DRAMLesionLib import intensity
+from DRAMLesionLib.devices import free_memory, is_out_of_memory
 from DRAMLesionLib.networks.unet import STRIDE, VALID_EXACT_SHRINK, UNet3D
 from DRAMLesionLib.networks.whole import fused, run_whole
 
@@ -17,6 +18,14 @@ Progress = Callable[[float], None]
 Slices = tuple[slice, slice, slice]
 
 _HALO = VALID_EXACT_SHRINK // 2
+_BYTES = 5.5
+"""Memory that a tile takes for each voxel of its input and each base channel, as measured."""
+_BUDGET = {"cpu": 2.5e9}
+_GPU_BUDGET = 6e9
+"""What a tile may take at most: users have 8 GB of memory, or 8 GB on the GPU."""
+_SHARE = 0.7
+"""And never more than this share of what is free."""
+_SMALLEST = 2 * STRIDE
 _AIR_HU = -1024.0
 
 
@@ -33,18 +42,55 @@ def run_over_lungs(
 ) -> None:
     """Run a network over the bounding box of the lungs; its output comes slab by slab.
 
+    Tiles are as large as the free memory allows, and smaller ones are tried where it did not do
+    after all.
+
     Args:
         network: Valid-padding U-Net in evaluation mode, on ``device``.
         image: (k, j, i) volume, windowed to [0, 1].
         inside: (k, j, i) bool, the lungs; tiles that do not touch them are left out.
-        take: Called with a part of the volume and its logits, (1, channels, k, j, i).
+        take: Called with a part of the volume and its logits, (1, channels, k, j, i); again with
+            the same part if the memory gave out.
         tile: Largest edge of a tile's output in voxels; decides about memory, not the result.
         slab: Thickness in voxels of what is worked on at a time; the same holds.
         device: Where the network is.
         progress: Called with the share done, 0 to 1.
     """
-    todo = [place for place in tiles(inside, tile) if inside[place].any()]
+    device = device or torch.device("cpu")
+    edge = min(tile, fitting_tile(network.base_channels, device))
     quick = fused(network)
+    while True:
+        try:
+            _run_tiles(quick, image, inside, take, edge, slab, device, progress)
+        except (RuntimeError, MemoryError) as error:
+            if edge <= _SMALLEST or not is_out_of_memory(error):
+                raise
+            edge = max(edge // 2, _SMALLEST)
+        else:
+            return
+
+
+def fitting_tile(base_channels: int, device: torch.device) -> int:
+    """Return the largest edge of a tile's output that the memory of a device allows, 8 n."""
+    budget = _BUDGET.get(device.type, _GPU_BUDGET)
+    free = free_memory(device)
+    if free is not None:
+        budget = min(budget, _SHARE * free)
+    edge = int((budget / (_BYTES * base_channels)) ** (1.0 / 3.0)) - 2 * _HALO
+    return max(edge // STRIDE * STRIDE, _SMALLEST)
+
+
+def _run_tiles(
+    quick: UNet3D,
+    image: np.ndarray,
+    inside: np.ndarray,
+    take: Callable[[Slices, Tensor], None],
+    tile: int,
+    slab: int,
+    device: torch.device,
+    progress: Progress | None,
+) -> None:
+    todo = [place for place in tiles(inside, tile) if inside[place].any()]
     for number, place in enumerate(todo):
         patch = torch.from_numpy(_cut_with_halo(image, place))[None, None].to(device)
 

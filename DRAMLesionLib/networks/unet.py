@@ -72,7 +72,7 @@ class UNet3D(nn.Module):
             message = f"padding is 'zero' or 'valid', not {padding!r}"
             raise ValueError(message)
         self.padding: Padding = padding
-        b = base_channels
+        self.base_channels = b = base_channels
         pad = 1 if padding == "zero" else 0
         widths = [in_channels, 2 * b, 4 * b, 8 * b, 16 * b]
         self.encoder = nn.ModuleList(

@@ -3,8 +3,9 @@ import itertools
 import numpy as np
 import pytest
 import SimpleITK as sitk
+import torch
 
-from DRAMLesionLib import geometry
+from DRAMLesionLib import dram, geometry, segmentation
 from DRAMLesionLib.errors import Cancelled, InputError, ScanWarning, WeightsError
 from DRAMLesionLib.lobes import Lobe
 from DRAMLesionLib.networks.unet import UNet3D
@@ -214,3 +215,37 @@ def test_a_vessel_network_beside_the_others_is_used(tmp_path, phantom):
     save(1.2)
     with pytest.raises(WeightsError, match=r"vessel network works at 1\.2 mm"):
         LesionPipeline("cpu", folder)
+
+
+def test_where_the_gpu_runs_out_of_memory_the_processor_goes_on(
+    pipeline, phantom, result, monkeypatch
+):
+    devices = []
+    for module, name in ((dram, "compute_dram"), (segmentation, "segment")):
+        real = getattr(module, name)
+
+        def limited(*arguments, real=real, name=name):
+            device = next(a for a in arguments if isinstance(a, torch.device))
+            devices.append((name, device.type))
+            if device.type == "cuda":
+                message = "CUDA out of memory. Tried to allocate 2.00 GiB"
+                raise torch.OutOfMemoryError(message)
+            return real(*arguments)
+
+        monkeypatch.setattr(module, name, limited)
+    monkeypatch.setattr(pipeline, "device", torch.device("cuda"))
+    again = pipeline.run(phantom.ct, phantom.lobes, lobe_scheme="dram")
+    assert devices == [(n, d) for n in ("compute_dram", "segment") for d in ("cuda", "cpu")]
+    assert [w.code for w in again.report.warnings].count("gpu-memory") == 1
+    np.testing.assert_array_equal(geometry.array(again.lesions), geometry.array(result.lesions))
+
+
+def test_other_errors_on_the_gpu_are_not_hidden(pipeline, phantom, monkeypatch):
+    def broken(*_):
+        message = "device-side assert triggered"
+        raise RuntimeError(message)
+
+    monkeypatch.setattr(dram, "compute_dram", broken)
+    monkeypatch.setattr(pipeline, "device", torch.device("cuda"))
+    with pytest.raises(RuntimeError, match="device-side assert"):
+        pipeline.run(phantom.ct, phantom.lobes, lobe_scheme="dram")

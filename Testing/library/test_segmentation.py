@@ -4,7 +4,8 @@ import SimpleITK as sitk
 import torch
 
 from DRAMLesionLib.geometry import IDENTITY, image_like
-from DRAMLesionLib.networks.tiles import tiles
+from DRAMLesionLib.networks import tiles as networks_tiles
+from DRAMLesionLib.networks.tiles import fitting_tile, tiles
 from DRAMLesionLib.networks.unet import UNet3D
 from DRAMLesionLib.networks.whole import fused, run_whole
 from DRAMLesionLib.segmentation import (
@@ -90,3 +91,51 @@ def test_the_whole_volume_is_the_output_of_one_huge_patch(network):
             assert sorted(slabs) == list(range(0, 24, depth))
             found = torch.cat([slabs[first] for first in sorted(slabs)], dim=2)
             torch.testing.assert_close(found, wanted, atol=2e-5, rtol=1e-4)
+
+
+def test_little_memory_means_smaller_tiles_and_the_same_result(network, monkeypatch):
+    ct, grid = _scan((50, 44, 40))
+    lungs = image_like(np.ones((50, 44, 40), dtype=np.uint8), grid)
+    wanted = segment(network, ct, lungs, SegmentationConfig())
+    edges = []
+    real = networks_tiles.run_whole
+
+    def limited(quick, patch, *rest):
+        edges.append(max(patch.shape[2:]) - 108)
+        if edges[-1] > 24:
+            message = "[enforce fail] DefaultCPUAllocator: can't allocate memory"
+            raise RuntimeError(message)
+        real(quick, patch, *rest)
+
+    monkeypatch.setattr(networks_tiles, "run_whole", limited)
+    monkeypatch.setattr(networks_tiles, "free_memory", lambda _: 2e8)
+    found = segment(network, ct, lungs, SegmentationConfig())
+    np.testing.assert_allclose(found, wanted, atol=2e-5)
+    assert edges[0] > 24
+    assert edges[-1] <= 24
+
+
+def test_tiles_fit_the_free_memory(monkeypatch):
+    cpu = torch.device("cpu")
+    sizes = []
+    for free in (1e6, 3e8, 1e9, 1e12, None):
+        monkeypatch.setattr(networks_tiles, "free_memory", lambda _, free=free: free)
+        sizes.append(fitting_tile(8, cpu))
+    assert sizes == sorted(sizes)
+    assert sizes[0] == 16
+    assert all(size % 8 == 0 for size in sizes)
+    # a paper-wide network takes smaller tiles, and more free memory than the budget changes nothing
+    assert fitting_tile(32, cpu) < sizes[-1] == sizes[-2]
+
+
+def test_what_is_no_lack_of_memory_is_not_tried_again(network, monkeypatch):
+    ct, grid = _scan((40, 40, 40))
+    lungs = image_like(np.ones((40, 40, 40), dtype=np.uint8), grid)
+
+    def broken(*_):
+        message = "the network is broken"
+        raise RuntimeError(message)
+
+    monkeypatch.setattr(networks_tiles, "run_whole", broken)
+    with pytest.raises(RuntimeError, match="broken"):
+        segment(network, ct, lungs, SegmentationConfig())
