@@ -17,10 +17,10 @@ import json
 import sys
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import SimpleITK as sitk
@@ -75,6 +75,10 @@ class Source(ABC):
     def load(self) -> TrueScan:
         """Read or make the scan."""
 
+    def fingerprint(self) -> str:
+        """Return what changes when the scan does, beside what the source itself says."""
+        return ""
+
 
 @dataclass(frozen=True)
 class PhantomSource(Source):
@@ -120,6 +124,12 @@ class FileSource(Source):
     lobes: Path
     lesions: Path
     scores: tuple[tuple[Lobe, int | None], ...]
+
+    def fingerprint(self) -> str:
+        """Return sizes and dates of the files."""
+        paths = [self.scan, self.lobes, self.lesions]
+        files = [f for p in paths for f in (sorted(p.rglob("*")) if p.is_dir() else [p])]
+        return repr([(f.stat().st_size, f.stat().st_mtime_ns) for f in files])
 
     def load(self) -> TrueScan:
         """Read it."""
@@ -232,21 +242,50 @@ def _files(folder: Path) -> dict[str, Path]:
     return {name: path for name, path in named if name is not None}
 
 
+class Memory(Protocol):
+    """What keeps results, see :mod:`Training.evaluation_kept`."""
+
+    def find(self, task: EvaluationTask) -> list[CaseResult] | None:
+        """Return the results of a task if they are known."""
+
+    def keep(self, task: EvaluationTask, results: Iterable[CaseResult]) -> None:
+        """Remember the results of a task."""
+
+
 def evaluate(
     sources: Sequence[Source],
     methods: Sequence[Trained],
     workers: int,
     estimate: bool = False,
     report: Callable[[str], None] = lambda _: None,
+    memory: Memory | None = None,
 ) -> list[CaseResult]:
-    """Run methods on scans; the results are in the order of methods and sources."""
+    """Run methods on scans.
+
+    Args:
+        sources: The scans.
+        methods: The trained methods.
+        workers: Scans at a time.
+        estimate: Whether the lobes are estimated; otherwise the true ones are given.
+        report: Called with a line of text for each scan and method.
+        memory: Where results are kept, and found if they are there.
+
+    Returns:
+        The results in the order of methods and sources.
+    """
     tasks = [EvaluationTask(source, method, estimate) for method in methods for source in sources]
-    results = {}
-    for number, (task, found) in enumerate(in_workers(_evaluate, tasks, workers), start=1):
+    known = {task: memory.find(task) if memory else None for task in tasks}
+    results = {task: found for task, found in known.items() if found is not None}
+    todo = [task for task in tasks if task not in results]
+    if results:
+        report(f"{len(results)} of {len(tasks)} results are there already")
+    for number, (task, found) in enumerate(in_workers(_evaluate, todo, workers), start=1):
         results[task] = found
+        if memory is not None:
+            memory.keep(task, found)
         last = found[-1]
         report(
-            f"{number}/{len(tasks)} {last.method}, {last.case}: IoU {last.confusion.iou:.3f}, "
+            f"{number}/{len(todo)} {last.method}, {last.case}: IoU {last.confusion.iou:.3f}, "
             f"{last.seconds['total']:.1f} s"
         )
     return [result for task in tasks for result in results[task]]

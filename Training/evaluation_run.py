@@ -1,9 +1,9 @@
 """The whole table by one command: make the set, train each method, measure, write the page.
 
 ``OUTPUT/set`` gets the benchmark set, ``OUTPUT/training`` the prepared cases and a folder for each
-method, ``OUTPUT/report`` the tables. An ablation that was measured in ``OUTPUT`` by
-``python -m Training ablate`` goes into the page. Each step leaves alone what it finds done, so a
-run that was stopped goes on where it was.
+method, ``OUTPUT/evaluated`` the results by scan, ``OUTPUT/report`` the tables. An ablation that was
+measured in ``OUTPUT`` by ``python -m Training ablate`` goes into the page. Each step leaves alone
+what it finds done, so a run that was stopped goes on where it was.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from Training.cache import INDEX, CachedCase, read_cache
 from Training.config import Config, dump_config, load_config
 from Training.data import SCANS, case_name, find_cases, write_whole
 from Training.evaluation import evaluate, find_sources
+from Training.evaluation_kept import Keeper
 from Training.evaluation_report import write_evaluation
 from Training.methods import METHODS, OURS, get_method
 from Training.methods.base import Trained, Workplace
@@ -34,7 +35,7 @@ from Training.stages.prepare import prepare
 
 Report = Callable[[str], None]
 
-SET, TRAINING, REPORT = "set", "training", "report"
+SET, TRAINING, EVALUATED, REPORT = "set", "training", "evaluated", "report"
 SECONDS, ABLATION = "seconds.json", "ablation"
 DEFAULT_METHODS = ("cam", "dram", "supervised")
 CONFIGS = Path(__file__).parent / "configs"
@@ -139,7 +140,8 @@ def run_plan(plan: Plan, report: Report = lambda _: None) -> dict[str, Any]:
     if not trained:
         message = "there is nothing to measure: name methods to train or weights"
         raise InputError(message)
-    results = evaluate(sources, trained, plan.workers, plan.estimate_lobes, report)
+    memory = Keeper(plan.output / EVALUATED) if plan.train else None
+    results = evaluate(sources, trained, plan.workers, plan.estimate_lobes, report, memory)
     about = {
         "title": plan.test.name,
         **plan.about,

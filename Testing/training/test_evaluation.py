@@ -1,6 +1,7 @@
 import csv
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,9 +13,10 @@ from Testing.library.small_weights import write_small_weights
 from Training import evaluation
 from Training.__main__ import main
 from Training.evaluation import CaseResult, LobeResult, TrueScan, compare, summarise
+from Training.evaluation_kept import Keeper
 from Training.evaluation_report import write_evaluation
 from Training.evaluation_run import read_ablation
-from Training.methods.base import Outcome, Prediction
+from Training.methods.base import Outcome, Prediction, Trained
 from Training.metrics import Confusion, ProbabilityHistogram
 
 
@@ -153,6 +155,25 @@ def test_an_ablation_that_was_measured_goes_into_the_page(tmp_path):
     page = (tmp_path / "out" / "evaluation.html").read_text()
     assert "<h2>Ablation</h2>" in page
     assert "+ context" in page
+
+
+def test_results_that_are_kept_come_back_whole_until_something_changes(tmp_path):
+    source = evaluation.PhantomSource(7, 4.0, False)
+    (tmp_path / "weights").mkdir()
+    trained = Trained("dram", tmp_path / "weights")
+    task = evaluation.EvaluationTask(source, trained, False)
+    results = _results()
+    keeper = Keeper(tmp_path / "kept")
+    assert keeper.find(task) is None
+    keeper.keep(task, results)
+    found = Keeper(tmp_path / "kept").find(task)
+    assert json.dumps(summarise(found)) == json.dumps(summarise(results))
+    assert (found[0].picture.truth == results[0].picture.truth).all()
+    assert found[0].lobes == results[0].lobes
+    assert keeper.find(replace(task, estimate=True)) is None
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "checkpoint.pt").write_bytes(b"1")
+    assert keeper.find(replace(task, trained=Trained("dram", tmp_path / "other"))) is None
 
 
 def test_only_healthy_scans_leave_overlaps_undefined(tmp_path):

@@ -104,12 +104,13 @@ def test_all_methods_take_as_many_steps_and_the_same_cases(run):
     }
 
 
-def test_run_again_nothing_is_trained_again(run, sets):
+def test_run_again_nothing_is_trained_or_measured_again(run, sets, capsys):
     before = {path: path.stat().st_mtime_ns for path in run.rglob("checkpoint.pt")}
     assert main(_words(sets, run, "--methods", "cam")) == 0
     assert before == {path: path.stat().st_mtime_ns for path in run.rglob("checkpoint.pt")}
     content = json.loads((run / "report" / "evaluation.json").read_text())
     assert list(content["methods"]) == ["CAM raw", "CAM refined"]
+    assert "1 of 1 results are there already" in capsys.readouterr().out
 
 
 def test_cases_in_training_and_test_are_refused(sets, tmp_path, capsys):
