@@ -134,6 +134,7 @@ class DRAMLesionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         ui.tableSourceBox.connect("currentIndexChanged(int)", self.onTableSource)
         ui.showChartButton.connect("clicked(bool)", self.onShowChart)
         ui.thresholdSlider.connect("valueChanged(double)", self.onThreshold)
+        ui.editingSection.connect("contentsCollapsed(bool)", self.onEditingSection)
         ui.editButton.connect("toggled(bool)", self.onEdit)
         ui.updateScoresButton.connect("clicked(bool)", self.onUpdateScores)
         ui.trainingPathEdit.connect("currentPathChanged(QString)", self.onTrainingFolderChanged)
@@ -147,7 +148,11 @@ class DRAMLesionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.removeObservers()
 
     def enter(self):
-        self.initializeParameterNode()
+        if self._parameterNode is None:
+            self.initializeParameterNode()
+        elif self._parameterNode.inputVolume is None:
+            self._parameterNode.inputVolume = _firstCt()
+        self._onParameters()
         self.editor.enter()
 
     def exit(self):
@@ -181,12 +186,28 @@ class DRAMLesionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self._parameterNode = self.logic.getParameterNode()
         if self._parameterNode.inputVolume is None:
             self._parameterNode.inputVolume = _firstCt()
-        self._guiTag = self._parameterNode.connectGui(self.ui)
+        self._guiTag = self._parameterNode.connectParametersToGui(self._connected())
         self.ui.weightsPathEdit.currentPath = self._parameterNode.weightsFolder
         self.ui.trainingPathEdit.currentPath = self._parameterNode.trainingFolder
         self.addObserver(self._parameterNode, vtk.vtkCommand.ModifiedEvent, self._onParameters)
         self._shown = None
         self._onParameters()
+
+    def _connected(self) -> dict[str, Any]:
+        """Widget of each parameter that one widget shows.
+
+        Not by `connectGui`, which some versions of Slicer cannot disconnect again.
+        """
+        ui = self.ui
+        return {
+            "inputVolume": ui.inputVolumeSelector,
+            "lobesFrom": ui.lobesFromBox,
+            "lobesNode": ui.lobesNodeSelector,
+            "device": ui.deviceBox,
+            "heatMap": ui.heatMapBox,
+            "heatMapOpacity": ui.opacitySlider,
+            "heatMapFloor": ui.floorSlider,
+        }
 
     # --- input ------------------------------------------------------------------------------------
 
@@ -338,6 +359,7 @@ class DRAMLesionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         if outcome == DONE:
             self.ui.statusLabel.text = _("Done.")
             self.ui.resultsSection.collapsed = False
+            self._hideGivenLobes()
             self._showInViews(fit=True)
         elif outcome == CANCELLED:
             self.ui.statusLabel.text = _("Cancelled; the scene is as it was.")
@@ -345,6 +367,13 @@ class DRAMLesionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self.ui.statusLabel.text = _("Not done: {reason}").format(reason=reason)
             slicer.util.errorDisplay(reason, windowTitle=_("DRAMLesion"))
         self._onParameters()
+
+    def _hideGivenLobes(self) -> None:
+        """Hide the segmentation that the lobes came from: the result shows the same lobes."""
+        node = self._parameterNode.lobesNode
+        isUsed = self._parameterNode.lobesFrom == LobesFrom.SCENE and node is not None
+        if isUsed and node.IsA("vtkMRMLSegmentationNode") and node.GetDisplayNode() is not None:
+            node.GetDisplayNode().SetVisibility(False)
 
     def _abandonRun(self) -> None:
         if self.run is not None:
@@ -482,9 +511,20 @@ class DRAMLesionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     # --- threshold and pseudo-label ---------------------------------------------------------------
 
-    def onThreshold(self, value: float) -> None:
+    def onEditingSection(self, collapsed: bool) -> None:
+        """Sort the voxels before the slider is touched: that is the only slow step."""
+        result = self._result()
+        if not collapsed and result is not None and not result.is_edited("pseudolabel"):
+            self._preparePreview(result)
+
+    def _preparePreview(self, result: Any) -> None:
         from DRAMLesionLib.mrml.preview import ThresholdPreview
 
+        if self._preview is None or not self._preview.current:
+            with slicer.util.tryWithErrorDisplay(_("No preview."), waitCursor=True):
+                self._preview = ThresholdPreview(result)
+
+    def onThreshold(self, value: float) -> None:
         result = self._result()
         if self._filling or result is None:
             return
@@ -494,7 +534,7 @@ class DRAMLesionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
                 self.ui.thresholdSlider.value = result.threshold
                 self._filling = False
                 return
-            self._preview = ThresholdPreview(result)
+            self._preparePreview(result)
         self._preview.move(value)
         self._countPseudoLabel(result)
 

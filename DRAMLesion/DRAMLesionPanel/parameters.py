@@ -67,7 +67,8 @@ class DRAMLesionParameterNode:
 
     inputVolume: vtkMRMLScalarVolumeNode
     lobesFrom: LobesFrom
-    lobesNode: Union[vtkMRMLSegmentationNode, vtkMRMLLabelMapVolumeNode]  # noqa: UP007  (the wrapper takes no |)
+    # the wrapper takes no |, and needs the None
+    lobesNode: Union[vtkMRMLSegmentationNode, vtkMRMLLabelMapVolumeNode, None]  # noqa: UP007
     lobeMatches: str
     device: Device
     weightsFolder: str

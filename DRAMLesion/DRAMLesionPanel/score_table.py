@@ -26,6 +26,7 @@ class ScoreTable:
         )
         table.horizontalHeader().setSectionResizeMode(qt.QHeaderView.Stretch)
         table.verticalHeader().setVisible(False)
+        table.verticalHeader().setDefaultSectionSize(24)  # all rows are seen without scrolling
         table.connect("cellChanged(int,int)", self._changed)
         self._names: list[str] = []
 

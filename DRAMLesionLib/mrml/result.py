@@ -332,11 +332,13 @@ def _make_node(result: Result, role: str) -> Any:
     if node is not None:
         return node
     class_name, text = _KINDS[role]
-    node = slicer.mrmlScene.AddNewNodeByClass(class_name, f"{result.ct.GetName()} {text}")
+    node = slicer.mrmlScene.CreateNodeByClass(class_name)
+    node.UnRegister(None)
+    node.SetName(slicer.mrmlScene.GenerateUniqueName(f"{result.ct.GetName()} {text}"))
+    node.SetHideFromEditors(role in _HELPERS)
+    node = slicer.mrmlScene.AddNode(node)
     if node.IsA("vtkMRMLDisplayableNode"):
         node.CreateDefaultDisplayNodes()
-    if role in _HELPERS:
-        node.SetHideFromEditors(True)
     if role == "pseudolabel":
         node.GetDisplayNode().SetVisibility(False)
     if role == "table":

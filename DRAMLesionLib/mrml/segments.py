@@ -54,7 +54,7 @@ class SegmentSpec:
     label: int
     term: Term
     colour: tuple[int, int, int]
-    fill: float = 0.5
+    fill: float = 0.25
     outline: float = 1.0
     opacity_3d: float = 1.0
     shown: bool = True
@@ -64,7 +64,7 @@ LESION_SEGMENTS = (
     SegmentSpec("ground_glass", "Ground glass", 1, LESION_TERM, (255, 196, 61)),
     SegmentSpec("consolidation", "Consolidation", 2, LESION_TERM, (225, 60, 45)),
     SegmentSpec("mixed", "Mixed lesion", 3, LESION_TERM, (240, 128, 40)),
-    SegmentSpec("vessels", "Lung vessels", 4, VESSEL_TERM, (90, 155, 230), 0.35, 0.6, 0.6, False),
+    SegmentSpec("vessels", "Lung vessels", 4, VESSEL_TERM, (90, 155, 230), 0.2, 0.6, 0.6, False),
 )
 """First layer of a result; labels 1 to 3 are those of ``lesions.nii.gz``."""
 
@@ -88,7 +88,7 @@ VESSEL_LABEL, LESION_LABEL = 1, 2
 
 PSEUDOLABEL_SEGMENTS = (
     SegmentSpec("lesion", "Lesion (pseudo-label)", LESION_LABEL, LESION_TERM, (255, 120, 50)),
-    SegmentSpec("vessel", "Vessel (pseudo-label)", VESSEL_LABEL, VESSEL_TERM, (90, 155, 230), 0.35),
+    SegmentSpec("vessel", "Vessel (pseudo-label)", VESSEL_LABEL, VESSEL_TERM, (90, 155, 230)),
 )
 
 LUNGS_SEGMENT = SegmentSpec(

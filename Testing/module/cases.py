@@ -43,8 +43,8 @@ def write_dense_weights(folder: Path) -> Path:
             if "head" not in name:
                 own[name].copy_(tensor)
         regression.unet.head.weight.zero_()
-        regression.unet.head.weight[0, 0] = 12.0
-        regression.unet.head.bias[0] = -12.0 * float(window(torch.tensor(-550.0)))
+        regression.unet.head.weight[0, 0] = 40.0
+        regression.unet.head.bias[0] = -40.0 * float(window(torch.tensor(-720.0)))
     weights.save_network(
         regression,
         folder,
