@@ -34,12 +34,12 @@ def _makeImportable() -> None:
 _makeImportable()
 
 from DRAMLesionPanel import cards, dependencies  # noqa: E402
-from DRAMLesionPanel.editor import PseudoLabelEditor  # noqa: E402
 from DRAMLesionPanel.lobe_matches import LobeMatches  # noqa: E402
 from DRAMLesionPanel.logic import DRAMLesionLogic, makePhantom  # noqa: E402
-from DRAMLesionPanel.parameters import HeatMap, LobesFrom, correct, corrections  # noqa: E402
-from DRAMLesionPanel.run import CANCELLED, DONE  # noqa: E402
-from DRAMLesionPanel.score_table import ScoreTable, scoreLine  # noqa: E402
+from DRAMLesionPanel.parameters import LobesFrom, correct, corrections  # noqa: E402
+from DRAMLesionPanel.result_panel import ResultPanel  # noqa: E402
+from DRAMLesionPanel.run import CANCELLED, DONE, LOADING  # noqa: E402
+from DRAMLesionPanel.training_panel import TrainingPanel  # noqa: E402
 
 CITATION = """Xie W, Jacobs C, van Ginneken B. <i>Dense Regression Activation Maps For Lesion
 Segmentation in CT scans of COVID-19 patients.</i>
@@ -102,9 +102,6 @@ class DRAMLesionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.run = None
         self._parameterNode = None
         self._guiTag = None
-        self._preview = None
-        self._filling = False
-        self._shown = None
         self._lobeKeys = {}
 
     # --- setting up, coming and going -------------------------------------------------------------
@@ -117,33 +114,18 @@ class DRAMLesionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         uiWidget.setMRMLScene(slicer.mrmlScene)
         self.logic = DRAMLesionLogic()
         self.lobeMatches = LobeMatches(self.ui.lobeMatchArea.layout(), self.onLobeCorrected)
-        self.scoreTable = ScoreTable(self.ui.scoreTable, self.onReaderScore)
-        self.editor = PseudoLabelEditor(self.ui.editorArea.layout())
-        for text in (_("Lesions of the network"), _("Pseudo-label")):
-            self.ui.tableSourceBox.addItem(text)
+        self.training = TrainingPanel(self.ui, self.logic, self._result, self._parameters)
+        self.results = ResultPanel(self.ui, self._result, self._parameters, self.training.update)
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.StartCloseEvent, self.onSceneStartClose)
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.EndCloseEvent, self.onSceneEndClose)
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.EndImportEvent, self.onSceneEndImport)
-        self._connect()
+        self.ui.applyButton.connect("clicked(bool)", self.onApply)
+        self.ui.weightsPathEdit.connect("currentPathChanged(QString)", self.onWeightsChanged)
         self.initializeParameterNode()
-
-    def _connect(self) -> None:
-        ui = self.ui
-        ui.applyButton.connect("clicked(bool)", self.onApply)
-        ui.weightsPathEdit.connect("currentPathChanged(QString)", self.onWeightsChanged)
-        ui.tableSourceBox.connect("currentIndexChanged(int)", self.onTableSource)
-        ui.showChartButton.connect("clicked(bool)", self.onShowChart)
-        ui.thresholdSlider.connect("valueChanged(double)", self.onThreshold)
-        ui.editingSection.connect("contentsCollapsed(bool)", self.onEditingSection)
-        ui.editButton.connect("toggled(bool)", self.onEdit)
-        ui.updateScoresButton.connect("clicked(bool)", self.onUpdateScores)
-        ui.trainingPathEdit.connect("currentPathChanged(QString)", self.onTrainingFolderChanged)
-        ui.caseNameEdit.connect("textChanged(QString)", lambda _text: self._updateTeaching())
-        ui.addToTrainingButton.connect("clicked(bool)", self.onAddToTraining)
 
     def cleanup(self):
         self._abandonRun()
-        self.editor.close()
+        self.results.editor.close()
         self._forgetParameterNode()
         self.removeObservers()
 
@@ -153,24 +135,20 @@ class DRAMLesionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         elif self._parameterNode.inputVolume is None:
             self._parameterNode.inputVolume = _firstCt()
         self._onParameters()
-        self.editor.enter()
+        self.results.editor.enter()
 
     def exit(self):
-        self.editor.exit()
+        self.results.editor.exit()
 
     def onSceneStartClose(self, caller=None, event=None):
         self._abandonRun()
-        self._preview = None
-        self.editor.sceneCloses()
-        self.ui.editButton.checked = False
-        self.ui.show3DButton.setSegmentationNode(None)
+        self.results.sceneCloses()
         self._forgetParameterNode()
 
     def onSceneEndClose(self, caller=None, event=None):
         self.initializeParameterNode()
 
     def onSceneEndImport(self, caller=None, event=None):
-        self._shown = None
         self.initializeParameterNode()
 
     def _forgetParameterNode(self) -> None:
@@ -190,7 +168,7 @@ class DRAMLesionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.ui.weightsPathEdit.currentPath = self._parameterNode.weightsFolder
         self.ui.trainingPathEdit.currentPath = self._parameterNode.trainingFolder
         self.addObserver(self._parameterNode, vtk.vtkCommand.ModifiedEvent, self._onParameters)
-        self._shown = None
+        self.results.forget()
         self._onParameters()
 
     def _connected(self) -> dict[str, Any]:
@@ -212,11 +190,15 @@ class DRAMLesionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     # --- input ------------------------------------------------------------------------------------
 
     def _onParameters(self, caller=None, event=None) -> None:
-        if self._parameterNode is None or self._filling:
+        if self._parameterNode is None:
             return
         self._updateInput()
         self._checkCanApply()
-        self._updateResult()
+        self.results.update()
+        self.training.update()
+
+    def _parameters(self) -> Any:
+        return self._parameterNode
 
     def _updateInput(self) -> None:
         parameters, ui = self._parameterNode, self.ui
@@ -351,16 +333,18 @@ class DRAMLesionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def onProgress(self, stage: str, fraction: float) -> None:
         self.ui.progressBar.value = round(100 * fraction)
         self.ui.statusLabel.text = stageText(stage)
+        if stage == LOADING:  # the event loop stands still while the files are read
+            self.ui.statusLabel.repaint()
 
     def onFinished(self, outcome: str, reason: str) -> None:
         self.run = None
         self._showRunning(False)
-        self._shown = self._preview = None
+        self.results.forget()
         if outcome == DONE:
             self.ui.statusLabel.text = _("Done.")
             self.ui.resultsSection.collapsed = False
             self._hideGivenLobes()
-            self._showInViews(fit=True)
+            self.results.showInViews(fit=True)
         elif outcome == CANCELLED:
             self.ui.statusLabel.text = _("Cancelled; the scene is as it was.")
         else:
@@ -382,8 +366,6 @@ class DRAMLesionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self._showRunning(False)
             self.ui.statusLabel.text = ""
 
-    # --- result -----------------------------------------------------------------------------------
-
     def _result(self) -> Any:
         """The complete result of the chosen CT, None if there is none."""
         if self._parameterNode is None or self._parameterNode.inputVolume is None:
@@ -392,221 +374,6 @@ class DRAMLesionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
         result = Result.find(self._parameterNode.inputVolume)
         return result if result is not None and result.complete else None
-
-    def _updateResult(self) -> None:
-        result = self._result()
-        for widget in (self.ui.editingSection, self.ui.teachingSection, self.ui.scoreTable):
-            widget.enabled = result is not None
-        for widget in (self.ui.show3DButton, self.ui.showChartButton, self.ui.tableSourceBox):
-            widget.enabled = result is not None
-        if result is None:
-            self._shown = None
-            self.scoreTable.clear()
-            self.ui.resultLabel.text = _("No result for this CT yet.")
-            for label in (self.ui.warningsLabel, self.ui.readerMessageLabel):
-                label.text, label.visible = "", False
-            self.ui.show3DButton.setSegmentationNode(None)
-        elif self._shown != result.node.GetID():
-            self._shown = result.node.GetID()
-            self._preview = None
-            self._showResult(result)
-        if result is not None:
-            self._updateHeatMap(result)
-        self._updateTeaching()
-
-    def _showResult(self, result: Any) -> None:
-        from DRAMLesionLib.mrml import training_set
-        from DRAMLesionLib.mrml.result import PSEUDOLABEL
-
-        self.scoreTable.show(result)
-        report = result.report
-        self.ui.resultLabel.text = _("{score}. Lobes: {source}.").format(
-            score=scoreLine(result.rows), source=report.get("lobes_source", "")
-        )
-        self.ui.warningsLabel.text = "\n".join(f"⚠ {text}" for text in result.warnings)
-        self.ui.warningsLabel.visible = bool(result.warnings)
-        self.ui.readerMessageLabel.visible = False
-        self._filling = True
-        self.ui.tableSourceBox.currentIndex = int(result.source == PSEUDOLABEL)
-        self.ui.thresholdSlider.value = result.threshold
-        self._filling = False
-        self.ui.show3DButton.setSegmentationNode(result.get("segmentation"))
-        if not self.ui.caseNameEdit.text:
-            name = training_set.next_case_name(self._parameterNode.trainingFolder or ".")
-            self.ui.caseNameEdit.text = name
-
-    def _refreshNumbers(self, result: Any) -> None:
-        self.scoreTable.show(result)
-        self.ui.resultLabel.text = _("{score}. Lobes: {source}.").format(
-            score=scoreLine(result.rows), source=result.report.get("lobes_source", "")
-        )
-
-    def _updateHeatMap(self, result: Any) -> None:
-        from DRAMLesionLib.mrml import display
-
-        chosen = self._parameterNode.heatMap
-        state = (
-            result.node.GetID(),
-            chosen,
-            self._parameterNode.heatMapOpacity,
-            self._parameterNode.heatMapFloor,
-        )
-        if getattr(self, "_heatMapState", None) == state:
-            return
-        isFirst = getattr(self, "_heatMapState", None) is None
-        self._heatMapState = state
-        for role in ("dram", "refined"):
-            display.hide_below(result.get(role), self._parameterNode.heatMapFloor)
-        if not isFirst:
-            self._showInViews()
-
-    def _showInViews(self, fit: bool = False) -> None:
-        """Show CT and heat map in the slice views, and what the table counts as segments."""
-        from DRAMLesionLib.mrml import display
-        from DRAMLesionLib.mrml.result import PSEUDOLABEL
-
-        result = self._result()
-        if result is None:
-            return
-        chosen = self._parameterNode.heatMap
-        volume = None if chosen == HeatMap.NONE else result.get(chosen.value)
-        if fit:
-            display.show_lung_window(result.ct)
-        display.show_in_slices(result.ct, volume, self._parameterNode.heatMapOpacity, fit)
-        display.show_source(
-            result.get("segmentation"), result.get("pseudolabel"), result.source == PSEUDOLABEL
-        )
-
-    def onTableSource(self, index: int) -> None:
-        from DRAMLesionLib.mrml.result import NETWORK, PSEUDOLABEL
-
-        result = self._result()
-        if self._filling or result is None:
-            return
-        with slicer.util.tryWithErrorDisplay(_("Counting failed."), waitCursor=True):
-            result.update_scores(PSEUDOLABEL if index else NETWORK)
-            self._refreshNumbers(result)
-            self._showInViews()
-
-    def onShowChart(self, _checked=False) -> None:
-        result = self._result()
-        if result is not None:
-            slicer.modules.plots.logic().ShowChartInLayout(result.get("chart"))
-
-    def onReaderScore(self, lobe: str, text: str) -> None:
-        from DRAMLesionLib.lobes import Lobe
-
-        result = self._result()
-        if result is None:
-            return
-        message = ""
-        try:
-            result.set_reader_score(Lobe[lobe], text)
-        except ValueError as error:
-            message = str(error)
-        self.ui.readerMessageLabel.text = message
-        self.ui.readerMessageLabel.visible = bool(message)
-        self.scoreTable.show(result)
-        self._updateTeaching()
-
-    # --- threshold and pseudo-label ---------------------------------------------------------------
-
-    def onEditingSection(self, collapsed: bool) -> None:
-        """Sort the voxels before the slider is touched: that is the only slow step."""
-        result = self._result()
-        if not collapsed and result is not None and not result.is_edited("pseudolabel"):
-            self._preparePreview(result)
-
-    def _preparePreview(self, result: Any) -> None:
-        from DRAMLesionLib.mrml.preview import ThresholdPreview
-
-        if self._preview is None or not self._preview.current:
-            with slicer.util.tryWithErrorDisplay(_("No preview."), waitCursor=True):
-                self._preview = ThresholdPreview(result)
-
-    def onThreshold(self, value: float) -> None:
-        result = self._result()
-        if self._filling or result is None:
-            return
-        if self._preview is None or not self._preview.current:
-            if not self._mayReplacePseudoLabel(result):
-                self._filling = True
-                self.ui.thresholdSlider.value = result.threshold
-                self._filling = False
-                return
-            self._preparePreview(result)
-        self._preview.move(value)
-        self._countPseudoLabel(result)
-
-    def _mayReplacePseudoLabel(self, result: Any) -> bool:
-        if not result.is_edited("pseudolabel"):
-            return True
-        return slicer.util.confirmOkCancelDisplay(
-            _("The pseudo-label was edited by hand. Replace it by the one of this threshold?"),
-            _("Edited by hand"),
-        )
-
-    def _countPseudoLabel(self, result: Any) -> None:
-        """Show that table and views have the pseudo-label now."""
-        self._refreshNumbers(result)
-        if self.ui.tableSourceBox.currentIndex != 1:
-            self._filling = True
-            self.ui.tableSourceBox.currentIndex = 1
-            self._filling = False
-            self._showInViews()
-
-    def onEdit(self, checked: bool) -> None:
-        result = self._result()
-        if not checked or result is None:
-            self.editor.close()
-            return
-        with slicer.util.tryWithErrorDisplay(_("The editor cannot be opened.")):
-            self.editor.open(result)
-            result.update_scores("pseudolabel")
-            self._countPseudoLabel(result)
-
-    def onUpdateScores(self, _checked=False) -> None:
-        self.onTableSource(self.ui.tableSourceBox.currentIndex)
-
-    # --- training set -----------------------------------------------------------------------------
-
-    def onTrainingFolderChanged(self, path: str) -> None:
-        if self._parameterNode is not None:
-            self._parameterNode.trainingFolder = path.strip()
-
-    def _whyNotTrain(self, result: Any) -> str:
-        from DRAMLesionLib.mrml import training_set
-
-        if result is None:
-            return _("There is no result yet.")
-        if not self._parameterNode.trainingFolder:
-            return _("Choose the training folder.")
-        if all(score is None for score in result.reader_scores.values()):
-            return _("Type your own scores (0 to 5) into the last column of the table.")
-        return training_set.check_case_name(self.ui.caseNameEdit.text)
-
-    def _updateTeaching(self) -> None:
-        reason = self._whyNotTrain(self._result())
-        self.ui.addToTrainingButton.enabled = not reason
-        self.ui.addToTrainingButton.toolTip = reason or _(
-            "Write CT, lobes, pseudo-label and the reader's scores into the training folder."
-        )
-
-    def onAddToTraining(self, _checked=False) -> None:
-        from DRAMLesionLib.mrml import training_set
-
-        folder, name = self._parameterNode.trainingFolder, self.ui.caseNameEdit.text
-        self.logic.saveSettings(self._parameterNode)
-        with slicer.util.tryWithErrorDisplay(_("The case was not written."), waitCursor=True):
-            question = _("{folder} has a case {name} already. Replace it?")
-            if training_set.has_case(folder, name) and not slicer.util.confirmOkCancelDisplay(
-                question.format(folder=folder, name=name), _("Training set")
-            ):
-                return
-            written = self.logic.addToTrainingSet(self._result(), folder, name)
-            self.ui.trainingMessageLabel.text = _("Wrote {count} files of {name}.").format(
-                count=len(written), name=name
-            )
 
 
 def _firstCt() -> Any:
@@ -631,6 +398,7 @@ def stageText(stage: str) -> str:
         "lesion types": _("Telling ground glass from consolidation …"),
         "scores": _("Scoring the lobes …"),
         "write": _("Writing the result …"),
+        "load": _("Loading the result …"),
     }
     return texts.get(stage, stage)
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import qt
 import slicer
 from slicer.i18n import tr as _
 
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
     from DRAMLesionLib.mrml.result import Result
 
 DONE, CANCELLED, FAILED = "done", "cancelled", "failed"
+
+LOADING = "load"
+"""Stage after those of the library: the files become nodes."""
 
 Progress = Callable[[str, float], None]
 Finished = Callable[[str, str], None]
@@ -79,7 +83,7 @@ class BackgroundRun:
     """
 
     def __init__(self, request: Request, onProgress: Progress, onFinished: Finished):
-        self._request, self._onFinished = request, onFinished
+        self._request, self._onProgress, self._onFinished = request, onProgress, onFinished
         self._cancelled = False
         self._folder = temporaryFolder()
         self._process = LibraryProcess(
@@ -121,10 +125,14 @@ class BackgroundRun:
         ct = self._request.ct
         if ct.GetScene() is None:
             return FAILED, _("The CT was removed from the scene during the run.")
+        self._onProgress(LOADING, 1.0)
+        slicer.app.setOverrideCursor(qt.Qt.WaitCursor)
         try:
             loadResult(ct, self._folder / "result", self._request.keep)
         except (ValueError, OSError, RuntimeError) as error:
             return FAILED, str(error)
+        finally:
+            slicer.app.restoreOverrideCursor()
         return DONE, ""
 
 

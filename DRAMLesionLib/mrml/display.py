@@ -73,15 +73,6 @@ def show_lung_window(ct: Any) -> None:
         node.SetWindowLevel(1500.0, -600.0)
 
 
-def show_3d(segmentation: Any, shown: bool) -> None:
-    """Show or hide the surfaces of a segmentation in 3D views."""
-    if shown:
-        segmentation.CreateClosedSurfaceRepresentation()
-        segmentation.GetDisplayNode().SetVisibility3D(True)
-    else:
-        segmentation.RemoveClosedSurfaceRepresentation()
-
-
 def show_source(lesions: Any, pseudolabel: Any, pseudolabel_counts: bool) -> None:
     """Show in the views what the table counts: the network's lesions or the pseudo-label.
 

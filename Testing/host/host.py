@@ -106,6 +106,7 @@ class Host:
 
     def __init__(self, module_path: Path | None = None, *, main_window: bool = True):
         self._path, self._main_window = module_path, main_window
+        self._folders: list[Path] = []
         self.packaging = Packaging()
         self.translated: list[str] = []
         self.module: Any = None
@@ -147,7 +148,7 @@ class Host:
                 delattr(slicer, name)
         modules, path, environment, hook = self._saved
         for name in set(sys.modules) - set(modules):
-            if name in self._module_names or getattr(sys.modules[name], "__spec__", None) is None:
+            if self._is_own(name, sys.modules[name]):
                 del sys.modules[name]
         sys.path[:], sys.excepthook = path, hook
         os.environ.clear()
@@ -158,6 +159,13 @@ class Host:
         if kind is None and errors:
             message = f"slots or observers raised {len(errors)} error(s): {errors}"
             raise AssertionError(message) from errors[0]
+
+    def _is_own(self, name: str, module: Any) -> bool:
+        """Whether a module belongs to this host: its stand-ins, and the module under test."""
+        if name in self._module_names or getattr(module, "__spec__", None) is None:
+            return True
+        file = getattr(module, "__file__", None) or ""
+        return any(Path(file).is_relative_to(folder) for folder in self._folders)
 
     def _note_error(self, kind: Any, error: BaseException, trace: Any) -> None:
         # VTK prints what an observer raises and goes on; it comes by here
@@ -231,6 +239,7 @@ class Host:
     def load(self, path: Path) -> ScriptedModule:
         """Load a module file, as the application does at its start or from the extension wizard."""
         self._module_names.add(path.stem)
+        self._folders.append(path.resolve().parent)
         module = ScriptedModule(path, self.app)
         self.app.moduleManager().modules[module.name] = module
         setattr(slicer.modules, f"{module.name}Instance", module.instance())

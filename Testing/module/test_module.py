@@ -212,6 +212,7 @@ def test_a_run_can_be_cancelled_in_every_stage(module, run, tmp_path, stage):
     assert not widget.ui.inputsSection.enabled
     shown = sys.modules["DRAMLesion"].stageText(stage)
     module.wait_for(lambda: widget.ui.statusLabel.text == shown, stage)
+    assert shown != stage
     assert widget.ui.progressBar.value == round(10 * (len(steps) - 1))
     processes = [int(pid) for pid in pids.read_text().split()]
     widget.ui.applyButton.click()
@@ -482,7 +483,7 @@ def test_the_editor_opens_on_the_pseudo_label_masked_to_the_lobes(finished, run)
 
     module, widget, result = finished
     widget.ui.editButton.click()
-    editor = widget.editor.widget
+    editor = widget.results.editor.widget
     node = editor.mrmlSegmentEditorNode()
     assert editor.segmentationNode() is result.get("pseudolabel")
     assert editor.sourceVolumeNode() is result.ct

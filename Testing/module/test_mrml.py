@@ -324,14 +324,16 @@ def test_five_reader_s_scores_make_a_total(host, run):
     assert result.get("table").GetCellText(7, 9) == ""
 
 
-def test_surfaces_are_made_and_taken_away(host, run):
-    from DRAMLesionLib.mrml import display
-
-    node = add_result(run, add_volume(run.ct)).get("segmentation")
-    display.show_3d(node, True)
-    assert node.GetClosedSurfaceInternalRepresentation("lobe_RUL").GetNumberOfPoints() > 100
-    display.show_3d(node, False)
-    assert not node.GetSegmentation().ContainsRepresentation("Closed surface")
+def test_surfaces_are_made_anew_by_another_run(host, run):
+    ct = add_volume(run.ct)
+    node = add_result(run, ct).get("segmentation")
+    node.CreateClosedSurfaceRepresentation()
+    surface = node.GetClosedSurfaceInternalRepresentation("lobe_RUL")
+    assert surface.GetNumberOfPoints() > 100
+    add_result(run, ct)
+    again = node.GetClosedSurfaceInternalRepresentation("lobe_RUL")
+    assert again is not surface
+    assert again.GetNumberOfPoints() == surface.GetNumberOfPoints()
 
 
 # --- threshold preview ----------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from Testing.host import scan
+from Testing.module import cmake_lists
 
 ROOT = Path(__file__).resolve().parents[2]
 MODULE, LIBRARY = ROOT / "DRAMLesion", ROOT / "DRAMLesionLib"
@@ -20,30 +21,11 @@ SOURCES = sorted(MODULE.rglob("*.py"))
 MRML = sorted((LIBRARY / "mrml").glob("*.py"))
 
 
-def listed(cmake: Path, variable: str) -> list[str]:
-    found = re.search(rf"set\({variable}\n(.*?)\n  \)", cmake.read_text(), re.DOTALL)
-    assert found is not None, f"{variable} is not in {cmake}"
-    return found.group(1).split()
-
-
-def on_disk(folder: Path) -> list[str]:
-    return sorted(
-        path.relative_to(folder).as_posix()
-        for path in folder.rglob("*")
-        if path.is_file() and "__pycache__" not in path.parts and path.name != "CMakeLists.txt"
-    )
-
-
-@pytest.mark.parametrize(
-    ("folder", "prefix"), [(MODULE, "MODULE"), (LIBRARY, "LIBRARY")], ids=["module", "library"]
-)
-def test_cmake_lists_what_is_on_the_disk(folder, prefix):
-    names = on_disk(folder)
-    cmake = folder / "CMakeLists.txt"
-    scripts = listed(cmake, f"{prefix}_PYTHON_SCRIPTS")
-    resources = listed(cmake, f"{prefix}_PYTHON_RESOURCES")
-    assert scripts == [name for name in names if name.endswith(".py")]
-    assert resources == [name for name in names if not name.endswith(".py")]
+@pytest.mark.parametrize("folder", list(cmake_lists.PACKAGES))
+def test_cmake_lists_what_is_on_the_disk(folder):
+    """After adding a file: python -m Testing.module.cmake_lists."""
+    for variable, names in cmake_lists.on_disk(folder).items():
+        assert cmake_lists.listed(folder, variable) == names
 
 
 def test_the_extension_is_named_as_its_catalogue_entry():
