@@ -277,6 +277,8 @@ class SegmentationTrainingConfig:
         centres: ``patch`` centres output patches anywhere in the scan; ``lungs`` on lung voxels.
         lesion_centres: Share of the patches that are centred on a lesion of the pseudo-label
             instead, where there is one.
+        dense_centres: Share of the patches that are centred on something dense in a lesion-free
+            lobe, where there is one: what is dense there, such as the hilum, is surely no lesion.
         augmentation: Random changes of the data.
         optimiser: How the tensors are moved.
         loop: How long and how much at a time.
@@ -295,6 +297,7 @@ class SegmentationTrainingConfig:
     region: Literal["patch", "lungs"] = "lungs"
     centres: Literal["patch", "lungs"] = "lungs"
     lesion_centres: float = 0.3
+    dense_centres: float = 0.0
     augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
     optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
     loop: LoopConfig = field(default_factory=lambda: LoopConfig(batch=2))

@@ -36,6 +36,9 @@ _ORDER, _AUGMENT = 1, 2
 _AIR = float(window(np.array(-1024.0)))
 """What the network sees beyond the scan, as at inference."""
 
+_DENSE = float(window(np.array(-500.0)))
+"""From here on a voxel of a lesion-free lobe is vessel, wall or hilum and no lung."""
+
 
 def shuffled(position: int, count: int, seed: int) -> int:
     """Return the item at a position of an endless sequence of shuffled epochs."""
@@ -174,7 +177,7 @@ class ScanPatches(Dataset):
         settings, patch = self.config.augmentation, self.config.patch
         labels, lobes = case.load("segmentation/labels"), case.load("segmentation/lobes")
         scored = _without_unscored(case, lobes)
-        centre = self._centre(labels, scored, rng)
+        centre = self._centre(case, labels, scored, rng)
         factor = draw_factor(rng, settings.spacing_jitter) if self.augment else 1.0
         around = VALID_SHRINK // 2 if self.config.padding == "valid" else ZERO_PADDED_EDGE
         seen = _window(centre, patch + 2 * around, factor)
@@ -199,11 +202,19 @@ class ScanPatches(Dataset):
         counts[unscored] = False
         return counts[lobes.long()]
 
-    def _centre(self, labels: np.ndarray, lobes: np.ndarray, rng: np.random.Generator) -> list[int]:
-        if rng.random() < self.config.lesion_centres:
-            lesion = np.flatnonzero((labels == LESION) & (lobes > 0))
-            if lesion.size:
-                return _pick(lesion, labels.shape, rng)
+    def _centre(
+        self, case: CachedCase, labels: np.ndarray, lobes: np.ndarray, rng: np.random.Generator
+    ) -> list[int]:
+        wanted, none = rng.random(), np.zeros(0, dtype=np.intp)
+        chosen = none
+        if wanted < self.config.lesion_centres:
+            chosen = np.flatnonzero((labels == LESION) & (lobes > 0))
+        elif wanted < self.config.lesion_centres + self.config.dense_centres:
+            clear = clear_lobes(case, "lobes")
+            dense = case.load("segmentation/image") > _DENSE
+            chosen = np.flatnonzero(dense & np.isin(lobes, clear)) if clear else none
+        if chosen.size:
+            return _pick(chosen, labels.shape, rng)
         if self.config.centres == "lungs":
             lung = np.flatnonzero(lobes)
             if lung.size:
@@ -268,7 +279,7 @@ class VesselPatches(Dataset):
 
 
 def clear_lobes(case: CachedCase, source: str) -> list[Lobe]:
-    """Return the lobes that vessels are learnt from: those with score 0.
+    """Return the lesion-free lobes: those with score 0.
 
     Args:
         case: The prepared case.

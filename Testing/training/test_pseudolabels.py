@@ -186,3 +186,19 @@ def test_a_label_by_hand_is_brought_to_the_grid_and_its_mistakes_are_named():
     label[0, 0, 0] = 7
     with pytest.raises(InputError, match="it has the values 7; a pseudo-label has 0"):
         label_on(label, grid, "it")
+
+
+def test_patches_on_what_is_dense_in_lesion_free_lobes(tmp_path):
+    lobes = _halves()
+    labels = np.where(lobes == Lobe.LLL, LESION, BACKGROUND).astype(np.uint8)
+    case = _case(tmp_path, {Lobe.LUL: 0, Lobe.LLL: 3}, labels, lobes)
+    patches = ScanPatches([case], _settings(lesion_centres=0.0, dense_centres=1.0), 0, True)
+    image = case.load("segmentation/image")
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        centre = tuple(patches._centre(case, labels, lobes, rng))
+        assert lobes[centre] == Lobe.LUL
+        assert image[centre] > (-500 + 1200) / 1500
+    # without a lesion-free lobe the centres are drawn as before
+    diseased = _case(tmp_path / "b", dict.fromkeys(Lobe, 3), labels, lobes)
+    assert lobes[tuple(patches._centre(diseased, labels, lobes, rng))] > 0
