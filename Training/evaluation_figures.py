@@ -20,8 +20,11 @@ from Training.metrics import ProbabilityHistogram, bland_altman
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442")
 STYLES = ("-", "--", "-.", ":")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+_BAR_COLOURS = tuple(c for c in COLOURS if c != "#000000")
+_HATCHES = ("", "///", "...", "xxx")
 TRUTH, FOUND = "#E69F00", "#56B4E9"
 
+_WITH_LEGEND = (4.6, 4.6)
 _SETTINGS: Any = {
     "font.size": 9,
     "axes.spines.top": False,
@@ -35,21 +38,23 @@ _SETTINGS: Any = {
 def precision_recall(histograms: Mapping[str, ProbabilityHistogram]) -> bytes:
     """Draw precision over recall of each method's map, with the area in the legend."""
     with mpl.rc_context(_SETTINGS):
-        figure = Figure(figsize=(4.6, 3.8), layout="constrained")
+        figure = Figure(figsize=_WITH_LEGEND, layout="constrained")
         axes = figure.subplots()
         for n, (name, histogram) in enumerate(histograms.items()):
             precision, recall = histogram.precision_recall()
             label = f"{name} ({histogram.average_precision():.3f})"
             axes.plot(recall, precision, STYLES[n % 4], color=COLOURS[n % 8], label=label)
         axes.set(xlabel="recall", ylabel="precision", xlim=(0, 1), ylim=(0, 1.02))
-        axes.legend(title="method (area)", fontsize=7, title_fontsize=7)
+        figure.legend(
+            title="method (area)", fontsize=7, title_fontsize=7, ncols=2, loc="outside lower center"
+        )
         return _png(figure)
 
 
 def calibration(histograms: Mapping[str, ProbabilityHistogram]) -> bytes:
     """Draw the share of lesion over the probability, in ten groups of equal width."""
     with mpl.rc_context(_SETTINGS):
-        figure = Figure(figsize=(4.6, 3.8), layout="constrained")
+        figure = Figure(figsize=_WITH_LEGEND, layout="constrained")
         axes = figure.subplots()
         axes.plot([0, 1], [0, 1], color="#999999", linewidth=1, label="perfect")
         for n, (name, histogram) in enumerate(histograms.items()):
@@ -59,14 +64,14 @@ def calibration(histograms: Mapping[str, ProbabilityHistogram]) -> bytes:
             line = f"{MARKERS[n % 8]}{STYLES[n % 4]}"
             axes.plot(mean[some], share[some], line, color=COLOURS[n % 8], label=label, ms=4)
         axes.set(xlabel="probability", ylabel="share of lesion", xlim=(0, 1), ylim=(0, 1.02))
-        axes.legend(fontsize=7)
+        figure.legend(fontsize=7, ncols=2, loc="outside lower center")
         return _png(figure)
 
 
 def score_matrix(matrix: np.ndarray, title: str) -> bytes:
     """Draw a confusion matrix of scores, (true, predicted)."""
     with mpl.rc_context(_SETTINGS | {"axes.grid": False}):
-        figure = Figure(figsize=(3.8, 3.4), layout="constrained")
+        figure = Figure(figsize=(4.6, 4.2), layout="constrained")
         axes = figure.subplots()
         shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
         axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
@@ -94,8 +99,9 @@ def bland_altman_plot(measured: Sequence[float], true: Sequence[float]) -> bytes
         ):
             if np.isfinite(value):
                 axes.axhline(value, color="black", linestyle=style, linewidth=1)
+                text = f"{name} {value:.1f}".replace("-", "−")
                 axes.annotate(
-                    f"{name} {value:.1f}", (1, value), xycoords=("axes fraction", "data"),
+                    text, (1, value), xycoords=("axes fraction", "data"),
                     ha="right", va="bottom", fontsize=7,
                 )  # fmt: skip
         axes.set(xlabel="mean of found and true (%)", ylabel="found − true (% points)")
@@ -118,30 +124,37 @@ def outlines(picture: Picture) -> bytes:
 
 
 def run_times(results: Mapping[str, Sequence[CaseResult]]) -> bytes:
-    """Draw the mean seconds a scan of each stage, stacked for each method."""
+    """Draw the mean seconds a scan of each stage, stacked; rows of one run have one bar."""
+    bars: dict[tuple[tuple[str, float], ...], str] = {}
+    for name, cases in results.items():
+        stages = [s for s in cases[0].seconds if s != "total"] or ["total"]
+        means = tuple((s, float(np.mean([case.seconds[s] for case in cases]))) for s in stages)
+        # rows of one method have its time in common; the last one is its result
+        bars.pop(means, None)
+        bars[means] = name
+    names = list(dict.fromkeys(stage for means in bars for stage, seconds in means if seconds > 0))
     with mpl.rc_context(_SETTINGS | {"axes.grid": False}):
-        figure = Figure(figsize=(5.2, 1.2 + 0.35 * len(results)), layout="constrained")
+        figure = Figure(figsize=(4.6, 1.4 + 0.35 * len(bars)), layout="constrained")
         axes = figure.subplots()
-        stages: dict[str, int] = {}
-        for row, (name, cases) in enumerate(results.items()):
-            left = 0.0
-            for stage in [s for s in cases[0].seconds if s != "total"] or ["total"]:
-                number = stages.setdefault(stage, len(stages))
-                seconds = float(np.mean([case.seconds[stage] for case in cases]))
-                label = stage if row == 0 or number == len(stages) - 1 else None
-                axes.barh(
-                    name, seconds, left=left, color=COLOURS[number % 8], edgecolor="white",
-                    hatch="/" if number >= 4 else None, label=label,
-                )  # fmt: skip
-                left += seconds
+        for stage in names:
+            number = names.index(stage)
+            lengths = [dict(means).get(stage, 0.0) for means in bars]
+            lefts = [_before(means, stage) for means in bars]
+            axes.barh(
+                list(bars.values()), lengths, left=lefts, label=stage, edgecolor="white",
+                color=_BAR_COLOURS[number % 7], hatch=_HATCHES[number % 4], height=0.6,
+            )  # fmt: skip
         axes.invert_yaxis()
         axes.set(xlabel="seconds a scan")
-        handles, labels = axes.get_legend_handles_labels()
-        unique = dict(zip(labels, handles, strict=True))
-        figure.legend(
-            unique.values(), unique.keys(), fontsize=7, ncols=4, loc="outside lower center"
-        )
+        figure.legend(fontsize=7, ncols=4, loc="outside lower center")
         return _png(figure)
+
+
+def _before(means: Sequence[tuple[str, float]], stage: str) -> float:
+    """Return the seconds before a stage."""
+    names = [name for name, _ in means]
+    until = names.index(stage) if stage in names else 0
+    return sum(seconds for _, seconds in means[:until])
 
 
 def _png(figure: Figure) -> bytes:

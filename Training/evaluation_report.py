@@ -253,4 +253,5 @@ def _data_url(png: bytes) -> str:
 def _number(value: Any, digits: int = 3) -> str:
     if value is None or (isinstance(value, float) and not np.isfinite(value)):
         return "–"
-    return f"{value:.{digits}f}"
+    # no minus before what is rounded to zero, and a real minus elsewhere
+    return f"{round(float(value), digits) + 0.0:.{digits}f}".replace("-", "−")

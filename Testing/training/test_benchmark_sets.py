@@ -11,8 +11,16 @@ from DRAMLesionLib.errors import InputError
 from DRAMLesionLib.lobes import Lobe
 from Training import benchmark_sets
 from Training.__main__ import main
-from Training.benchmark_sets import SIZES, TEST, BenchmarkSize, make_benchmark, share_out
+from Training.benchmark_sets import (
+    FIRST_SEEDS,
+    SIZES,
+    TEST,
+    BenchmarkSize,
+    make_benchmark,
+    share_out,
+)
 from Training.data import find_cases
+from Training.stages.phantoms import is_healthy
 
 ONE = {"train": 1, "validation": 1, "test": 1}
 TINY = BenchmarkSize(5.0, ONE, {"train": 3, "validation": 0, "test": 2}, healthy_share=0.0)
@@ -30,7 +38,7 @@ def made(tmp_path_factory):
     folder = tmp_path_factory.mktemp("set") / "tiny"
     lines = []
     content = make_benchmark(folder, TINY, workers=1, report=lines.append)
-    assert "train: 1/1 phantom-500000" in lines
+    assert "train: 1/1 phantom-500015" in lines
     return folder, content
 
 
@@ -38,11 +46,11 @@ def test_every_part_is_a_data_set_with_seeds_of_its_own(made):
     folder, content = made
     cases, problems = find_cases([folder / part for part in benchmark_sets.PARTS])
     assert not problems
-    assert [case.name for case in cases] == ["phantom-500000", "phantom-700000", "phantom-800000"]
+    assert [case.name for case in cases] == ["phantom-500015", "phantom-700000", "phantom-800010"]
     assert list(content["cases"]) == [
-        "test/phantom-800000", "train/phantom-500000", "validation/phantom-700000",
+        "test/phantom-800010", "train/phantom-500015", "validation/phantom-700000",
     ]  # fmt: skip
-    assert list(cases[0].scores.values()) == content["cases"]["train/phantom-500000"]["scores"]
+    assert list(cases[0].scores.values()) == content["cases"]["train/phantom-500015"]["scores"]
     assert json.loads((folder / "benchmark.json").read_text()) == content
 
 
@@ -64,8 +72,8 @@ def test_real_lungs_get_lesions_in_every_part_that_wants_them(scan, tmp_path, mo
     assert content["same_lungs_in_all_parts"] is True
     assert content["scans"]["clear"]["without"] == ["LLL"]
     assert [call[:7] for call in calls] == [
-        (tmp_path / "set" / "train", [scan], 3, 500_000, 5.0, 0.0, {"clear": [Lobe.LLL]}),
-        (tmp_path / "set" / "test", [scan], 2, 800_000, 5.0, 0.0, {"clear": [Lobe.LLL]}),
+        (tmp_path / "set" / "train", [scan], 3, 500_015, 5.0, 0.0, {"clear": [Lobe.LLL]}),
+        (tmp_path / "set" / "test", [scan], 2, 800_010, 5.0, 0.0, {"clear": [Lobe.LLL]}),
     ]
 
 
@@ -74,9 +82,9 @@ def test_what_was_changed_or_is_another_set_is_refused(made, scan, tmp_path):
     shutil.copytree(made[0], folder)
     with pytest.raises(InputError, match="another benchmark set"):
         make_benchmark(folder, TINY, [scan], workers=1)
-    path = folder / "test" / "lobes" / "phantom-800000.nii.gz"
+    path = folder / "test" / "lobes" / "phantom-800010.nii.gz"
     sitk.WriteImage(sitk.ReadImage(str(path)) * 0, str(path))
-    with pytest.raises(InputError, match=r"1 cases .* such as test/phantom-800000"):
+    with pytest.raises(InputError, match=r"1 cases .* such as test/phantom-800010"):
         make_benchmark(folder, TINY, workers=1)
     (folder / "benchmark.json").write_text("{")
     with pytest.raises(InputError, match="is damaged"):
@@ -92,6 +100,14 @@ def test_lungs_are_shared_out_to_the_parts():
     )
     assert share_out(["a", "b"])[TEST] == ["a", "b"]
     assert share_out([])["train"] == []
+
+
+def test_every_size_has_healthy_and_diseased_cases_to_learn_from_and_to_measure():
+    for size in SIZES.values():
+        for part in ("train", TEST):
+            seeds = range(FIRST_SEEDS[part], FIRST_SEEDS[part] + size.phantoms[part])
+            healthy = sum(is_healthy(seed, size.healthy_share) for seed in seeds)
+            assert 2 <= healthy <= len(seeds) / 2
 
 
 def test_the_paper_size_has_as_many_scans_as_the_paper():

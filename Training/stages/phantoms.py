@@ -81,7 +81,7 @@ def make_phantoms(
         (folder / name).mkdir(parents=True, exist_ok=True)
     table = read_scores(folder / SCORES)[0] if (folder / SCORES).is_file() else {}
     tasks = [
-        PhantomTask(folder, seed, spacing, _is_healthy(seed, healthy_share))
+        PhantomTask(folder, seed, spacing, is_healthy(seed, healthy_share))
         for seed in range(first_seed, first_seed + count)
     ]
     missing = [task for task in tasks if task.case not in table]
@@ -92,7 +92,8 @@ def make_phantoms(
     return [task.case for task in tasks]
 
 
-def _is_healthy(seed: int, share: float) -> bool:
+def is_healthy(seed: int, share: float) -> bool:
+    """Tell whether the case of a seed has no lesion."""
     # a stream of its own, so that the phantom of a seed looks the same whether healthy or not
     return bool(np.random.default_rng([seed, 1]).random() < share)
 
