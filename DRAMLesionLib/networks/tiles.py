@@ -11,6 +11,7 @@ from torch import Tensor
 
 from DRAMLesionLib import intensity
 from DRAMLesionLib.devices import free_memory, is_out_of_memory
+from DRAMLesionLib.networks.local import LOCAL_HALO, is_local, run_local
 from DRAMLesionLib.networks.unet import STRIDE, VALID_EXACT_SHRINK, UNet3D
 from DRAMLesionLib.networks.whole import fused, run_whole
 
@@ -91,8 +92,12 @@ def _run_tiles(
     progress: Progress | None,
 ) -> None:
     todo = [place for place in tiles(inside, tile) if inside[place].any()]
+    run, halo, depth = run_whole, _HALO, slab
+    if is_local(quick):
+        # works on each slab by itself: thin ones would be mostly seams
+        run, halo, depth = run_local, LOCAL_HALO, 2 * slab
     for number, place in enumerate(todo):
-        patch = torch.from_numpy(_cut_with_halo(image, place))[None, None].to(device)
+        patch = torch.from_numpy(_cut_with_halo(image, place, halo))[None, None].to(device)
 
         def pass_on(first: int, logits: Tensor, place: Slices = place) -> None:
             start = place[0].start + first
@@ -108,7 +113,7 @@ def _run_tiles(
             if progress is not None:
                 progress((number + share) / len(todo))
 
-        run_whole(quick, patch, pass_on, slab, tell)
+        run(quick, patch, pass_on, depth, tell)
 
 
 def vessel_probability(
@@ -162,14 +167,14 @@ def tiles(inside: np.ndarray, largest: int) -> Iterator[Slices]:
     yield from itertools.product(*ranges)
 
 
-def _cut_with_halo(image: np.ndarray, tile: Slices) -> np.ndarray:
+def _cut_with_halo(image: np.ndarray, tile: Slices, halo: int) -> np.ndarray:
     """Cut a tile with what the network sees around it; beyond the volume there is air."""
     air = float(intensity.window(np.array(_AIR_HU)))
-    patch = np.full([t.stop - t.start + 2 * _HALO for t in tile], air, dtype=np.float32)
+    patch = np.full([t.stop - t.start + 2 * halo for t in tile], air, dtype=np.float32)
     source, target = [], []
     for t, n in zip(tile, image.shape, strict=True):
-        start, stop = max(t.start - _HALO, 0), min(t.stop + _HALO, n)
+        start, stop = max(t.start - halo, 0), min(t.stop + halo, n)
         source.append(slice(start, stop))
-        target.append(slice(start - t.start + _HALO, stop - t.start + _HALO))
+        target.append(slice(start - t.start + halo, stop - t.start + halo))
     patch[tuple(target)] = image[tuple(source)]
     return patch
