@@ -301,7 +301,10 @@ class DRAMLesionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def _askAboutEdits(self) -> list[str] | None:
         """Ask whether segments edited by hand stay; None if the run is not to start."""
-        result = self._result()
+        from DRAMLesionLib.mrml.result import Result
+
+        # also of a result that lost a node: what is left of it may have been edited
+        result = Result.find(self._parameterNode.inputVolume)
         edited = result.edited() if result is not None else []
         if not edited:
             return []

@@ -25,6 +25,10 @@ class DRAMLesionLogic(ScriptedLoadableModuleLogic):
         print([(row.name, row.lesion_percent, row.score) for row in result.rows])
     """
 
+    def __init__(self) -> None:
+        ScriptedLoadableModuleLogic.__init__(self)
+        self._checked: tuple[Any, str] = (None, "")
+
     def getParameterNode(self) -> DRAMLesionParameterNode:
         node = super().getParameterNode()
         isNew = node.GetParameterCount() == 0
@@ -54,17 +58,32 @@ class DRAMLesionLogic(ScriptedLoadableModuleLogic):
 
     def inputProblem(self, ct: Any) -> str:
         """Why a volume cannot be a chest CT, as far as its header tells; '' if nothing is wrong."""
+        from DRAMLesionLib.errors import DRAMLesionError
+        from DRAMLesionLib.mrml import volumes
+
+        if ct.GetImageData() is None:
+            return _("{name} holds no voxels.").format(name=ct.GetName())
+        try:
+            matrix = volumes.ijk_to_world(ct)
+        except DRAMLesionError as error:
+            return str(error)
+        # asked at every move of a slider: looked at again only when something has changed
+        key = (ct.GetName(), volumes.shape(ct), matrix.tobytes())
+        if self._checked[0] != key:
+            self._checked = (key, self._geometryProblem(ct, matrix))
+        return self._checked[1]
+
+    @staticmethod
+    def _geometryProblem(ct: Any, matrix: Any) -> str:
         import SimpleITK as sitk
 
         from DRAMLesionLib.errors import DRAMLesionError
         from DRAMLesionLib.headers import check_geometry
         from DRAMLesionLib.mrml import volumes
 
-        if ct.GetImageData() is None:
-            return _("{name} holds no voxels.").format(name=ct.GetName())
         try:
-            header = sitk.Image(list(volumes.shape(ct))[::-1], sitk.sitkUInt8)
-            volumes.set_geometry(header, volumes.ijk_to_world(ct))
+            header = sitk.Image(volumes.shape(ct)[::-1], sitk.sitkUInt8)
+            volumes.set_geometry(header, matrix)
             check_geometry(header, ct.GetName())
         except DRAMLesionError as error:
             return str(error)

@@ -1,7 +1,8 @@
 """Reads a module's source and checks every attribute of Qt, CTK and Slicer that it uses.
 
 Tests run only the lines that they reach; this looks at all of them. Types are inferred from plain
-assignments (`self.x = qt.QPushButton()`), annotations and, for `self.ui.x`, from the .ui file.
+assignments (`self.x = qt.QPushButton()`), annotations and, for `self.ui.x`, `self._ui.x` and
+`ui.x`, from the .ui file.
 """
 
 from __future__ import annotations
@@ -69,7 +70,8 @@ class _Types(ast.NodeVisitor):
     """Types of variables and attributes, each with one meaning in its function or class."""
 
     def __init__(self, ui: dict[str, str]):
-        self.known = {f"self.ui.{name}": kind for name, kind in ui.items()}
+        places = ("self.ui", "self._ui", "ui")
+        self.known = {f"{place}.{name}": kind for place in places for name, kind in ui.items()}
 
     def _note(self, target: ast.AST, kind: str | None) -> None:
         name = _dotted(target)

@@ -190,6 +190,26 @@ def test_missing_packages_are_installed_only_after_asking(module, run, tmp_path)
     wait_for_run(module)
 
 
+def test_packages_come_by_pip_where_slicer_packaging_or_the_pytorch_extension_is_missing(
+    module, monkeypatch
+):
+    import slicer
+    from DRAMLesionPanel import dependencies
+
+    module.packaging.missing = {"torch", "safetensors"}
+    monkeypatch.setitem(sys.modules, "PyTorchUtils", None)
+    installed = []
+    monkeypatch.setattr(slicer.util, "pip_install", lambda wanted: installed.extend(wanted))
+    monkeypatch.setattr(dependencies, "_met", lambda wanted: wanted in installed)
+    monkeypatch.setattr(dependencies, "_packaging", lambda: None)
+    module.dialogs.answers.append(("torch>=2.5", "Ok"))
+    assert dependencies.ensure()
+    assert set(installed) == {dependencies.TORCH, *dependencies.OTHERS}
+    assert dependencies.ensure()
+    monkeypatch.undo()
+    assert dependencies.missing() == ["torch>=2.5", "safetensors>=0.4"]
+
+
 # --- runs that do not come to their end -----------------------------------------------------------
 
 
@@ -530,6 +550,20 @@ def test_running_again_asks_before_it_replaces_edits(finished, run, tmp_path, an
     assert result.edited() == ([] if kept is False else ["pseudolabel"])
 
 
+def test_edits_are_asked_about_even_if_a_part_of_the_result_was_deleted(finished, run):
+    import slicer
+
+    module, widget, result = finished
+    edit(result, run)
+    slicer.mrmlScene.RemoveNode(result.get("chart"))
+    widget._onParameters()
+    assert widget.ui.resultLabel.text == "No result for this CT yet."
+    module.dialogs.answers.append(("Edited by hand: CT pseudo-label", "Cancel"))
+    widget.ui.applyButton.click()
+    assert widget.run is None
+    assert len(module.dialogs.messages) == 1
+
+
 def test_heat_map_and_views_follow_the_panel(finished, run):
     import slicer
 
@@ -672,6 +706,7 @@ def test_everything_can_be_reached_with_the_keyboard(finished):
             if child.inherits("QLabel"):
                 assert child.buddy() is not None, name
     assert len(mnemonics) == len(set(mnemonics)), sorted(mnemonics)
+    assert not set(mnemonics) & set("fevh"), "the menus of Slicer's window have these"
     kinds = (qt.QPushButton, qt.QComboBox, qt.QTableWidget, qt.QLineEdit)
     for name, child in vars(ui).items():
         if isinstance(child, kinds) and not name.startswith("qt_"):
