@@ -5,12 +5,14 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import SimpleITK as sitk
 
 from DRAMLesionLib import io
+from DRAMLesionLib.errors import ScanWarning
 from DRAMLesionLib.lobes import Lobe
 from DRAMLesionLib.phantom import make_phantom
 from Testing.training.small_cache import write_small_cache
@@ -73,6 +75,22 @@ def _hounsfield(function):
 
 def test_a_sound_case_is_loaded_and_has_nothing_against_it(phantom, tmp_path):
     assert _said(_case(phantom, tmp_path))[0] == ""
+
+
+def test_without_a_mask_the_lobes_are_the_embedded_estimate(phantom, monkeypatch):
+    true = sitk.ReadImage(str(phantom / "lobes.nii.gz"))
+    asked = []
+
+    def estimate(ct, provider, progress):
+        asked.append((ct.GetSize(), provider))
+        return SimpleNamespace(lobes=true, warnings=[ScanWarning("fissures", "one is missing")])
+
+    monkeypatch.setattr("DRAMLesionLib.lobes.providers.provide_lobes", estimate)
+    loaded, problems = load_case(Case("a", phantom / "ct.nii.gz", None, SCORES))
+    assert asked == [(true.GetSize(), "embedded")]
+    assert loaded is not None
+    assert loaded.estimated
+    assert "note: a: one is missing" in map(str, problems)
 
 
 @pytest.mark.parametrize(
