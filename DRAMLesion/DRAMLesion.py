@@ -88,8 +88,19 @@ def registerSampleData(thumbnail: str) -> None:
         fileNames=[],
         nodeNames=[],
         thumbnailFileName=thumbnail,
-        customDownloader=lambda _source=None: [makePhantom()],
+        customDownloader=showPhantom,
     )
+
+
+def showPhantom(_source: Any = None) -> list[Any]:
+    """Make the phantom and show it; what a click on it in the Sample Data module does."""
+    made = []
+    slicer.util.showStatusMessage(_("Making a synthetic chest CT …"))
+    with slicer.util.tryWithErrorDisplay(_("No phantom was made."), waitCursor=True):
+        made.append(makePhantom())
+        if slicer.app.layoutManager() is not None:
+            slicer.util.setSliceViewerLayers(background=made[0], fit=True)
+    return made
 
 
 class DRAMLesionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):

@@ -80,12 +80,15 @@ class TrainingPanel:
         result, parameters = self._findResult(), self._parameters()
         folder, name = parameters.trainingFolder, self._ui.caseNameEdit.text
         self._logic.saveSettings(parameters)
-        with slicer.util.tryWithErrorDisplay(_("The case was not written."), waitCursor=True):
-            question = _("{folder} has a case {name} already. Replace it?")
-            if training_set.has_case(folder, name) and not slicer.util.confirmOkCancelDisplay(
-                question.format(folder=folder, name=name), _("Training set")
-            ):
-                return
+        failure = _("The case was not written.")
+        with slicer.util.tryWithErrorDisplay(failure):
+            isThere = training_set.has_case(folder, name)
+        question = _("{folder} has a case {name} already. Replace it?")
+        if isThere and not slicer.util.confirmOkCancelDisplay(
+            question.format(folder=folder, name=name), _("Training set")
+        ):
+            return
+        with slicer.util.tryWithErrorDisplay(failure, waitCursor=True):
             written = self._logic.addToTrainingSet(result, folder, name)
             result.node.SetParameter(_CASE_NAME, name)
             self._ui.trainingMessageLabel.text = _("Wrote {count} files of {name}.").format(

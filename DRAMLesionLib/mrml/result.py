@@ -358,6 +358,8 @@ def _file(node: Any, ct: Any) -> None:
 
 def _place(segmentation: Any, ct: Any) -> None:
     """Give a segmentation the grid and the transform of the CT."""
+    if segmentation.GetDisplayNode() is None:
+        segmentation.CreateDefaultDisplayNodes()
     segmentation.SetReferenceImageGeometryParameterFromVolumeNode(ct)
     segmentation.SetAndObserveTransformNodeID(ct.GetTransformNodeID())
 
