@@ -12,7 +12,6 @@ from slicer.i18n import tr as _
 from slicer.i18n import translate
 from slicer.ScriptedLoadableModule import (
     ScriptedLoadableModule,
-    ScriptedLoadableModuleTest,
     ScriptedLoadableModuleWidget,
 )
 from slicer.util import VTKObservationMixin
@@ -39,6 +38,7 @@ from DRAMLesionPanel.logic import DRAMLesionLogic, makePhantom  # noqa: E402
 from DRAMLesionPanel.parameters import LobesFrom, correct, corrections  # noqa: E402
 from DRAMLesionPanel.result_panel import ResultPanel  # noqa: E402
 from DRAMLesionPanel.run import CANCELLED, DONE, LOADING  # noqa: E402
+from DRAMLesionPanel.self_test import DRAMLesionTest  # noqa: E402
 from DRAMLesionPanel.training_panel import TrainingPanel  # noqa: E402
 
 CITATION = """Xie W, Jacobs C, van Ginneken B. <i>Dense Regression Activation Maps For Lesion
@@ -417,24 +417,4 @@ def stageText(stage: str) -> str:
     return texts.get(stage, stage)
 
 
-class DRAMLesionTest(ScriptedLoadableModuleTest):
-    """What can be tested inside any Slicer, without the packages that may be missing."""
-
-    def setUp(self):
-        slicer.mrmlScene.Clear()
-
-    def runTest(self):
-        self.setUp()
-        self.test_resultOfPhantom()
-
-    def test_resultOfPhantom(self):
-        self.delayDisplay("A phantom, and if the packages are there its result")
-        ct = makePhantom(spacing=4.0)
-        self.assertEqual(DRAMLesionLogic().inputProblem(ct), "")  # noqa: PT009
-        if dependencies.missing():
-            self.delayDisplay("PyTorch and others are not installed: the rest is left out")
-            return
-        result = DRAMLesionLogic().process(ct, device="cpu")
-        self.assertTrue(result.complete)  # noqa: PT009
-        self.assertEqual(result.edited(), [])  # noqa: PT009
-        self.delayDisplay("Test passed")
+__all__ = ["DRAMLesion", "DRAMLesionLogic", "DRAMLesionTest", "DRAMLesionWidget"]

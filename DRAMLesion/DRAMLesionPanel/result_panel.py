@@ -69,9 +69,17 @@ class ResultPanel:
             self._showNothing()
             return
         if self._shown != result.node.GetID():
-            self._shown = result.node.GetID()
             self._preview = None
-            self._show(result)
+            try:
+                self._show(result)
+            except ImportError as error:
+                self._showNothing()
+                ui.resultLabel.text = _(
+                    "This result cannot be shown yet: {name} is not installed. Apply installs what "
+                    "is missing, and asks before."
+                ).format(name=error.name)
+                return
+            self._shown = result.node.GetID()
         self._updateHeatMap(result)
 
     def _showNothing(self) -> None:

@@ -16,6 +16,7 @@ import csv
 import importlib.util
 import io
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -169,6 +170,8 @@ class Batch:
             return summaryRow(name, folder)
         except Exception as error:  # whatever is wrong with one scan, the others go on
             reason = " ".join(str(error).split()) or type(error).__name__
+            # folders carry names of people
+            reason = reason.replace(f"{self._options.input}{os.sep}", "")
             return {"scan": name, "status": "failed", "reason": reason}
 
     def _segment(self, name: str, scan: Path, folder: Path) -> None:

@@ -688,9 +688,39 @@ def test_sample_data_is_made_here(module, monkeypatch):
 
 
 def test_the_module_s_own_test_runs(module, run, monkeypatch):
-    source = module.module.source()
-    monkeypatch.setattr(source.dependencies, "missing", lambda: ["torch>=2.5"])
+    import DRAMLesionPanel.self_test as self_test
+
+    monkeypatch.setattr(self_test.dependencies, "missing", lambda: ["torch>=2.5"])
     module.module.instance().runTest(msec=0)
+    monkeypatch.setattr(self_test.dependencies, "missing", list)
+
+    def process(_logic, ct, _lobes, device):
+        return add_result(run, ct)
+
+    monkeypatch.setattr(self_test.DRAMLesionLogic, "process", process)
+    monkeypatch.setattr(self_test, "makePhantom", lambda spacing: phantom_of(run))
+    monkeypatch.setattr(self_test.DRAMLesionTest, "test_input", lambda _self: None)
+    module.module.instance().runTest(msec=0)
+
+
+def phantom_of(run):
+    """The turned phantom under the names of the sample data."""
+    ct = add_volume(run.ct, "DRAMLesionPhantom")
+    add_lobes(run.lobes, ct, "DRAMLesionPhantom lobes")
+    return ct
+
+
+def test_a_result_that_needs_a_missing_package_says_so(module, run, monkeypatch):
+    ct = add_volume(run.ct)
+    add_result(run, ct)
+    monkeypatch.setitem(sys.modules, "DRAMLesionLib.report.model", None)
+    widget = module.module.widget()
+    widget.ui.inputVolumeSelector.setCurrentNode(ct)
+    assert "cannot be shown yet: DRAMLesionLib.report.model is not" in widget.ui.resultLabel.text
+    assert widget.ui.scoreTable.rowCount == 0
+    monkeypatch.undo()
+    widget._onParameters()
+    assert widget.ui.scoreTable.rowCount == 8
 
 
 def test_everything_can_be_reached_with_the_keyboard(finished):

@@ -1,0 +1,107 @@
+"""The module's own test, for any real Slicer: `slicer.selfTests["DRAMLesion"]()`.
+
+Whatever needs packages that are not installed is left out, and said so.
+"""
+
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import slicer
+from slicer.ScriptedLoadableModule import ScriptedLoadableModuleTest
+
+from DRAMLesionPanel import dependencies
+from DRAMLesionPanel.logic import DRAMLesionLogic, makePhantom
+
+
+class DRAMLesionTest(ScriptedLoadableModuleTest):
+    """A small phantom, from its lobes to a case in a training set."""
+
+    def setUp(self) -> None:
+        slicer.mrmlScene.Clear()
+
+    def runTest(self) -> None:
+        self.setUp()
+        self.test_input()
+        if dependencies.missing():
+            self.delayDisplay(f"Left out, since not installed: {dependencies.missing()}")
+            return
+        self.setUp()
+        self.test_result()
+
+    def test_input(self) -> None:
+        """CT and lobes become what the library is given, and a transform is part of it."""
+        import numpy as np
+
+        from DRAMLesionLib.lobes import Lobe
+        from DRAMLesionLib.mrml import lobes, volumes
+
+        self.delayDisplay("A phantom and its lobes")
+        ct = makePhantom(spacing=4.0)
+        self._check(DRAMLesionLogic().inputProblem(ct) == "", "the phantom is a chest CT")
+        before = volumes.ijk_to_world(ct)
+        matrix = np.eye(4)
+        matrix[:3, 3] = (10, 20, 30)
+        transform = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLinearTransformNode")
+        slicer.util.updateTransformMatrixFromArray(transform, matrix)
+        ct.SetAndObserveTransformNodeID(transform.GetID())
+        image = volumes.image_from_volume(ct)
+        moved = volumes.ras_matrix(image)
+        self._check(np.allclose(moved, matrix @ before), "a transform moves the CT")
+        ct.SetAndObserveTransformNodeID(None)
+        node = slicer.util.getNode("DRAMLesionPhantom lobes")
+        found = lobes.match(node)
+        self._check(set(found) == set(Lobe), "all lobes are recognised")
+        labels = lobes.lobe_image(node, found, ct)
+        self._check(labels.GetSize() == image.GetSize(), "lobes lie on the CT's grid")
+
+    def test_result(self) -> None:
+        """A run in this process; threshold, scores, saving and loading, a training case."""
+        self.delayDisplay("A run, which takes a while")
+        ct = makePhantom(spacing=4.0)
+        node = slicer.util.getNode("DRAMLesionPhantom lobes")
+        result = DRAMLesionLogic().process(ct, node, device="cpu")
+        self._check(result.complete, "every node is there")
+        self._check(result.edited() == [], "nothing counts as edited")
+        self._checkThreshold(result)
+        folder = Path(tempfile.mkdtemp(dir=slicer.app.temporaryPath))
+        try:
+            self._checkSavedScene(result, folder)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+        self.delayDisplay("Test passed")
+
+    def _checkThreshold(self, result: Any) -> None:
+        import numpy as np
+
+        from DRAMLesionLib.mrml.preview import ThresholdPreview
+
+        preview = ThresholdPreview(result)
+        preview.move(0.2)
+        refined = slicer.util.arrayFromVolume(result.get("refined"))
+        expected = (refined > np.float32(0.2)) & (result.lobes() > 0)
+        found = result.pseudolabel() == 2
+        self._check((found == expected).all(), "the pseudo-label follows the threshold")
+        self._check(preview.current and result.edited() == [], "and is not taken for an edit")
+
+    def _checkSavedScene(self, result: Any, folder: Path) -> None:
+        from DRAMLesionLib.lobes import Lobe
+        from DRAMLesionLib.mrml.result import Result
+
+        result.set_reader_score(Lobe.RUL, "3")
+        name, label = result.ct.GetName(), result.pseudolabel()
+        slicer.util.saveScene(str(folder / "scene.mrb"))
+        slicer.mrmlScene.Clear()
+        slicer.util.loadScene(str(folder / "scene.mrb"))
+        loaded = Result.find(slicer.util.getNode(name))
+        self._check(loaded is not None and loaded.complete, "the result is found again")
+        self._check((loaded.pseudolabel() == label).all(), "with its pseudo-label")
+        self._check(loaded.reader_scores[Lobe.RUL] == 3, "and the reader's score")
+        written = DRAMLesionLogic().addToTrainingSet(loaded, str(folder / "set"), "case-1")
+        self._check(all(path.is_file() for path in written), "a training case is written")
+
+    def _check(self, holds: bool, what: str) -> None:
+        if not holds:
+            message = f"not so: {what}"
+            raise AssertionError(message)
