@@ -50,11 +50,7 @@ def _forward(network: UNet3D, x: Tensor) -> Tensor:
     x = _stage(network.bottom, x)
     for stage, skip in zip(network.decoder, reversed(skips), strict=True):
         x = F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
-        starts = [
-            (have - want) // 2 for have, want in zip(skip.shape[2:], x.shape[2:], strict=True)
-        ]
-        j, i = (slice(s, s + n) for s, n in zip(starts, x.shape[2:], strict=True))
-        x = _stage(stage, torch.cat((skip[:, :, j, i], x), dim=1))
+        x = _stage(stage, torch.cat((_centre_crop(skip, x), x), dim=1))
     return _convolution(network.head, x)
 
 
