@@ -306,8 +306,10 @@ class DRAMLesionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
                 LobesFrom.ESTIMATE.value if fromScene else parameters.lobesFrom.value,
                 keep,
             )
-            self.run = self.logic.start(request, self.onProgress, self.onFinished)
             self._showRunning(True)
+            run = self.logic.start(request, self.onProgress, self.onFinished)
+            # a program that cannot be started has told so already
+            self.run = run if run.running else None
         self._checkCanApply()
 
     def _askAboutEdits(self) -> list[str] | None:

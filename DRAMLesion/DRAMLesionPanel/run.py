@@ -98,6 +98,10 @@ class BackgroundRun:
             self._cleanUp()
             raise
 
+    @property
+    def running(self) -> bool:
+        return self._process.running
+
     def cancel(self) -> None:
         self._cancelled = True
         self._process.cancel()

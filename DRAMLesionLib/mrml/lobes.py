@@ -19,6 +19,9 @@ from DRAMLesionLib.mrml import segments, volumes
 Matches = dict[Lobe, str]
 """For each lobe the ID of a segment, or the number of a label as text; lobes without are absent."""
 
+_SURE = 3
+"""So many lobes have to be named by the colour table of a label map, for its names to count."""
+
 
 def is_segmentation(node: Any) -> bool:
     """Tell whether a node is a segmentation and not a label map."""
@@ -37,8 +40,9 @@ def choices(node: Any) -> list[tuple[str, str]]:
             (identifier, segmentation.GetSegment(identifier).GetName())
             for identifier in segmentation.GetSegmentIDs()
         ]
-    names = _label_names(node)
-    return [(str(label), names.get(label) or f"label {label}") for label in sorted(_labels(node))]
+    present = _labels(node)
+    names = _label_names(node, present)
+    return [(str(label), names.get(label) or f"label {label}") for label in sorted(present)]
 
 
 def match(node: Any) -> Matches:
@@ -50,11 +54,12 @@ def match(node: Any) -> Matches:
     if is_segmentation(node):
         return _match_segments(node)
     found: Matches = {}
-    for label, name in _label_names(node).items():
+    for label, name in _label_names(node, _labels(node)).items():
         lobe = lobe_from_name(name)
-        if lobe is not None and label in _labels(node):
+        if lobe is not None:
             found.setdefault(lobe, str(label))
-    return found or _match_numbers(node)
+    # the colour table of another kind of label map names one or two lobes by chance
+    return found if len(found) >= _SURE else _match_numbers(node) or found
 
 
 def _match_segments(node: Any) -> Matches:
@@ -83,12 +88,12 @@ def _labels(node: Any) -> set[int]:
     return labels_present(sitk.GetImageFromArray(slicer.util.arrayFromVolume(node)))
 
 
-def _label_names(node: Any) -> dict[int, str]:
+def _label_names(node: Any, labels: set[int]) -> dict[int, str]:
     display = node.GetDisplayNode()
     colours = display.GetColorNode() if display else None
     if colours is None:
         return {}
-    return {label: colours.GetColorName(label) or "" for label in _labels(node)}
+    return {label: colours.GetColorName(label) or "" for label in labels}
 
 
 def _match_numbers(node: Any) -> Matches:

@@ -26,7 +26,10 @@ NUMBERS = {
     "Vessels [ml]": "vessel_ml",
     "Score": "score",
 }
-"""Columns of numbers, and the field of a row that each shows; NaN where there is no value."""
+"""Columns of numbers, and the field of a row that each shows; NaN where there is no value.
+
+A column without any value, such as the lesion types of a pseudo-label, is left out.
+"""
 
 ROW, READER, STATUS, PERCENT = "Lobe", "Reader's score", "Status", "Lesion [%]"
 BAR_COLOUR = (0.86, 0.37, 0.18)
@@ -143,12 +146,9 @@ def fill_table(node: Any, rows: Sequence[LobeRow], reader: Mapping[Lobe, int | N
         node.RemoveAllColumns()
         _add_texts(node, ROW, [row.name for row in rows])
         for title, field in NUMBERS.items():
-            values = vtk.vtkDoubleArray()
-            values.SetName(title)
-            for row in rows:
-                value = getattr(row, field)
-                values.InsertNextValue(math.nan if value is None else float(value))
-            node.AddColumn(values)
+            numbers = [getattr(row, field) for row in rows]
+            if any(number is not None for number in numbers):
+                _add_numbers(node, title, numbers)
         total = severity.total_score(reader.get(lobe) for lobe in Lobe)
         texts = {lobe.name: reader.get(lobe) for lobe in Lobe} | {"total": total}
         _add_texts(node, READER, [_text(texts.get(row.name)) for row in rows])
@@ -164,11 +164,7 @@ def fill_chart_table(node: Any, rows: Sequence[LobeRow]) -> None:
     try:
         node.RemoveAllColumns()
         _add_texts(node, ROW, [row.name for row in shown])
-        values = vtk.vtkDoubleArray()
-        values.SetName(PERCENT)
-        for row in shown:
-            values.InsertNextValue(row.lesion_percent or 0.0)
-        node.AddColumn(values)
+        _add_numbers(node, PERCENT, [row.lesion_percent or 0.0 for row in shown])
     finally:
         node.EndModify(before)
 
@@ -193,6 +189,14 @@ def make_chart(series: Any, chart: Any, table: Any, title: str) -> None:
     chart.SetYAxisTitle(PERCENT)
     chart.SetXAxisTitle(ROW)
     chart.SetLegendVisibility(False)
+
+
+def _add_numbers(node: Any, title: str, numbers: Sequence[float | None]) -> None:
+    column = vtk.vtkDoubleArray()
+    column.SetName(title)
+    for number in numbers:
+        column.InsertNextValue(math.nan if number is None else float(number))
+    node.AddColumn(column)
 
 
 def _add_texts(node: Any, title: str, texts: Sequence[str]) -> None:

@@ -301,6 +301,24 @@ def test_a_program_that_cannot_be_started_is_named(module, run, tmp_path):
     assert temporary_folders() == []
 
 
+def test_a_program_that_fails_at_once_is_named_too(module, run, monkeypatch):
+    """On some systems the process says so before `start` has returned."""
+    import qt
+    from DRAMLesionPanel import process
+
+    def start(self):
+        self._process = qt.QProcess()
+        self._failed(qt.QProcess.FailedToStart)
+
+    monkeypatch.setattr(process.LibraryProcess, "start", start)
+    widget = module.module.widget()
+    choose(widget, add_volume(run.ct), run)
+    widget.ui.applyButton.click()
+    assert "cannot be started" in module.dialogs.messages[-1].text
+    assert (widget.run, widget.ui.applyButton.text) == (None, "&Apply")
+    assert not widget.ui.progressBar.isVisible()
+
+
 def test_the_ct_may_disappear_during_a_run(module, run, tmp_path):
     import slicer
 

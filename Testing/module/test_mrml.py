@@ -126,6 +126,30 @@ def test_lobes_of_a_label_map_are_recognised_by_anatomy(host, run):
     assert [key for key, _name in lobes.choices(labels)] == ["10", "11", "12", "13", "14"]
 
 
+def test_the_names_of_a_colour_table_count_if_they_name_the_lobes(host, run):
+    import slicer
+
+    from DRAMLesionLib.mrml import lobes
+
+    values = geometry.array(run.lobes)
+    other = np.zeros_like(values)
+    for label, number in zip(range(1, 6), (3, 7, 2, 9, 8), strict=True):
+        other[values == label] = number
+    node = add_volume(geometry.image_like(other, run.lobes), "labels")
+    labels = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLabelMapVolumeNode", "labels")
+    slicer.modules.volumes.logic().CreateLabelVolumeFromVolume(slicer.mrmlScene, labels, node)
+    colours = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLColorTableNode", "lobes")
+    colours.SetTypeToUser()
+    colours.SetNumberOfColors(10)
+    for number, name in ((3, "LUL"), (7, "left lower lobe"), (2, "RUL"), (9, "RML"), (8, "RLL")):
+        colours.SetColor(number, name, 0.5, 0.5, 0.5, 1.0)
+    labels.CreateDefaultDisplayNodes()
+    labels.GetDisplayNode().SetAndObserveColorNodeID(colours.GetID())
+    assert lobes.match(labels) == {
+        lobe: str(number) for lobe, number in zip(Lobe, (3, 7, 2, 9, 8), strict=True)
+    }
+
+
 # --- results --------------------------------------------------------------------------------------
 
 
@@ -359,6 +383,9 @@ def test_the_preview_shows_what_counting_anew_gives(host, run):
         assert preview.current
         assert result.threshold == pytest.approx(threshold)
         assert result.edited() == []
+    table = result.get("table")
+    titles = [table.GetColumnName(column) for column in range(table.GetNumberOfColumns())]
+    assert titles[:5] == ["Lobe", "Volume [ml]", "Lesion [ml]", "Lesion [%]", "Score"]
     result.update_scores("pseudolabel")
     assert {row.name: row.score for row in result.rows} == {n: r.score for n, r in shown.items()}
 
