@@ -318,7 +318,10 @@ class DRAMLesionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
         # also of a result that lost a node: what is left of it may have been edited
         result = Result.find(self._parameterNode.inputVolume)
-        edited = result.edited() if result is not None else []
+        edited = []
+        if result is not None:
+            with slicer.util.tryWithErrorDisplay(_("Not started."), waitCursor=True):
+                edited = result.edited()
         if not edited:
             return []
         names = ", ".join(result.get(role).GetName() for role in edited)

@@ -1,6 +1,7 @@
 """A run on one CT: what it needs, and the two ways to do it, in the background and in process."""
 
 import json
+import logging
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -125,6 +126,7 @@ class BackgroundRun:
         if self._cancelled:
             return CANCELLED, ""
         if status != 0:
+            logging.error("DRAMLesion: the run ended with status %s\n%s", status, text)
             return FAILED, _reason(status, text)
         ct = self._request.ct
         if ct.GetScene() is None:

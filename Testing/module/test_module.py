@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -263,6 +264,28 @@ def test_a_process_that_does_not_listen_is_killed(module, run, tmp_path, monkeyp
     widget.ui.applyButton.click()
     wait_for_run(module, 10)
     assert not any(alive(int(pid)) for pid in pids.read_text().split())
+
+
+def test_descendants_are_found_without_ps_too(module, monkeypatch):
+    from DRAMLesionPanel import process
+
+    if not Path("/proc/self/stat").is_file():
+        pytest.skip("this system has no /proc")
+    parent = subprocess.Popen(["sh", "-c", "sleep 60 & wait"])  # noqa: S607
+    try:
+        module.wait_for(lambda: process._descendants(parent.pid), "the child")
+        found = process._descendants(parent.pid)
+
+        def no_ps(*_arguments, **_keywords):
+            raise FileNotFoundError
+
+        monkeypatch.setattr(process.subprocess, "run", no_ps)
+        assert process._descendants(parent.pid) == found
+        monkeypatch.undo()
+    finally:
+        process.stopTree(parent.pid, kill=True)
+        parent.wait()
+    assert not any(alive(pid) for pid in found)
 
 
 FAILURES = {
