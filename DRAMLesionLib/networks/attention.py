@@ -201,5 +201,9 @@ def _blocks(x: Tensor) -> Iterator[tuple[int, int]]:
     margin = max(_shifts(x))
     end = x.shape[0] * (x.shape[2] + 2) * (x.shape[3] + 2) * (x.shape[4] + 2) - margin
     size = _BLOCK_VOXELS.get(x.device.type, 1 << 18)
+    if x.device.type == "cpu":
+        size *= (
+            torch.get_num_threads()
+        )  # each has a cache of its own, and waits for the others less
     for start in range(margin, end, size):
         yield start, min(start + size, end)
