@@ -715,14 +715,14 @@ def test_choices_are_kept_for_the_next_scene(module, run, tmp_path):
     assert widget.ui.deviceBox.currentText == "Processor (CPU)"
 
 
-def test_sample_data_is_made_here(module, monkeypatch):
+def test_sample_data_is_made_here(module, run, monkeypatch):
     import DRAMLesionPanel.logic as logic
 
     entry = SampleDataLogic.registered[-1]
     assert (entry["category"], entry["sampleName"]) == ("DRAMLesion", "DRAMLesionPhantom")
     assert not entry["uris"]
     assert Path(entry["thumbnailFileName"]).is_file()
-    monkeypatch.setattr(logic.makePhantom, "__defaults__", (7, 5.0))
+    monkeypatch.setattr("DRAMLesionLib.phantom.make_phantom", lambda **_options: run)
     ct = entry["customDownloader"](None)[0]
     assert ct.GetName() == "DRAMLesionPhantom"
     assert logic.DRAMLesionLogic().inputProblem(ct) == ""
@@ -731,6 +731,7 @@ def test_sample_data_is_made_here(module, monkeypatch):
 def test_the_module_s_own_test_runs(module, run, monkeypatch):
     import DRAMLesionPanel.self_test as self_test
 
+    monkeypatch.setattr("DRAMLesionLib.phantom.make_phantom", lambda **_options: run)
     monkeypatch.setattr(self_test.dependencies, "missing", lambda: ["torch>=2.5"])
     module.module.instance().runTest(msec=0)
     monkeypatch.setattr(self_test.dependencies, "missing", list)
@@ -739,16 +740,7 @@ def test_the_module_s_own_test_runs(module, run, monkeypatch):
         return add_result(run, ct)
 
     monkeypatch.setattr(self_test.DRAMLesionLogic, "process", process)
-    monkeypatch.setattr(self_test, "makePhantom", lambda spacing: phantom_of(run))
-    monkeypatch.setattr(self_test.DRAMLesionTest, "test_input", lambda _self: None)
     module.module.instance().runTest(msec=0)
-
-
-def phantom_of(run):
-    """The turned phantom under the names of the sample data."""
-    ct = add_volume(run.ct, "DRAMLesionPhantom")
-    add_lobes(run.lobes, ct, "DRAMLesionPhantom lobes")
-    return ct
 
 
 def test_a_result_that_needs_a_missing_package_says_so(module, run, monkeypatch):

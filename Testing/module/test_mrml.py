@@ -427,7 +427,7 @@ def test_a_move_of_the_threshold_takes_less_than_a_fifth_of_a_second(host):
         ((350, 140, 290), (350, 10, 140), (160, 190, 290), (160, 140, 190), (160, 10, 140)),
         strict=True,
     ):
-        inside = ((i - x) / 85.0) ** 2 + ((j - 256) / 130.0) ** 2 < 1
+        inside = ((i - x) / 60.0) ** 2 + ((j - 256) / 85.0) ** 2 < 1
         lobes[low:high, inside] = lobe
     rng = np.random.default_rng(0)
     refined = np.zeros(shape, np.float32)
@@ -450,6 +450,7 @@ def test_a_move_of_the_threshold_takes_less_than_a_fifth_of_a_second(host):
     result = results.show(ct, images, report)
     preview = ThresholdPreview(result)
     times = []
+    assert 8e6 < (lobes > 0).sum() < 14e6, "five litres"
     # every voxel has a value, evenly spread: twenty times as many change as in a real map
     for threshold in (0.51, 0.52, 0.55, 0.54, 0.50, 0.40, 0.41):
         start = time.perf_counter()
