@@ -1,7 +1,10 @@
-"""Which device the networks run on, and how much memory it has left."""
+"""Which device the networks run on, how much memory it has left, and how work is shared out."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -54,3 +57,19 @@ def is_out_of_memory(error: BaseException) -> bool:
     text = str(error).lower()
     words = ("out of memory", "can't allocate memory", "not enough memory")
     return isinstance(error, RuntimeError) and any(word in text for word in words)
+
+
+@contextmanager
+def single_threaded_pool() -> Iterator[ThreadPoolExecutor]:
+    """Yield as many threads as torch uses, in which torch itself uses one.
+
+    An operation on little data split over cores mostly waits for its slowest part, badly so on a
+    machine that does other things as well.
+    """
+    threads = torch.get_num_threads()
+    pool = ThreadPoolExecutor(threads, initializer=lambda: torch.set_num_threads(1))
+    try:
+        with pool:
+            yield pool
+    finally:
+        torch.set_num_threads(threads)

@@ -12,9 +12,8 @@ from __future__ import annotations
 import itertools
 import math
 import threading
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import contextmanager
+from collections.abc import Callable
+from concurrent.futures import as_completed
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -22,6 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from DRAMLesionLib.devices import single_threaded_pool
 from DRAMLesionLib.errors import InputError
 
 Progress = Callable[[float], None]
@@ -344,7 +344,7 @@ def _each_block(
 ) -> list[Any]:
     """Do ``work`` on all blocks in threads, one core each; results come in any order."""
     results = []
-    with _single_threaded_pool() as pool:
+    with single_threaded_pool() as pool:
         futures = [pool.submit(work, block) for block in blocks]
         try:
             for done, future in enumerate(as_completed(futures), start=1):
@@ -355,19 +355,3 @@ def _each_block(
             pool.shutdown(cancel_futures=True)
             raise
     return results
-
-
-@contextmanager
-def _single_threaded_pool() -> Iterator[ThreadPoolExecutor]:
-    """Yield as many threads as torch uses, in which torch itself uses one.
-
-    A product of small matrices split over cores mostly waits for its slowest part, badly so on a
-    machine that does other things as well.
-    """
-    threads = torch.get_num_threads()
-    pool = ThreadPoolExecutor(threads, initializer=lambda: torch.set_num_threads(1))
-    try:
-        with pool:
-            yield pool
-    finally:
-        torch.set_num_threads(threads)

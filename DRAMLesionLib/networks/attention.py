@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+
+from DRAMLesionLib.devices import single_threaded_pool
 
 OFFSETS: tuple[tuple[int, int, int], ...] = tuple(
     (k, j, i)
@@ -96,12 +98,15 @@ class _LocalAttention(torch.autograd.Function):
         shifts = _shifts(value)
         kept = values.new_empty((len(shifts), values.shape[1] if keep else 0))
         result = torch.zeros_like(values)
-        for start, stop in _blocks(value):
+
+        def one(start: int, stop: int) -> None:
             affinity = kept[:, start:stop] if keep else kept.new_empty((len(kept), stop - start))
             _affinities(queries, keys, shifts, start, out=affinity)
             block = result[:, start:stop]
             for weight, shift in zip(affinity, shifts, strict=True):
                 block.addcmul_(weight, values[:, start + shift : stop + shift])
+
+        _share_out(one, list(_blocks(value)), value.device)
         ctx.save_for_backward(queries, keys, values, kept)
         return _volume(result, value)
 
@@ -113,7 +118,8 @@ class _LocalAttention(torch.autograd.Function):
         by_query, by_key = torch.zeros_like(queries[:-1]), torch.zeros_like(keys[:-1])
         by_value = torch.zeros_like(values)
         shifts = _shifts(gradient)
-        for start, stop in _blocks(gradient):
+
+        def one(start: int, stop: int) -> None:
             affinity, received = affinities[:, start:stop], gradients[:, start:stop]
             by_affinity = received.new_empty(affinity.shape)
             for n, shift in enumerate(shifts):
@@ -127,6 +133,11 @@ class _LocalAttention(torch.autograd.Function):
                 there = slice(start + shift, stop + shift)
                 query_gradient.addcmul_(score, keys[:-1, there])
                 by_key[:, there].addcmul_(score, query)
+
+        # a block writes into its neighbours, but not into theirs
+        blocks = list(_blocks(gradient))
+        for every_other in (blocks[::2], blocks[1::2]):
+            _share_out(one, every_other, gradient.device)
         volumes = [_volume(x, gradient) for x in (by_query, by_key, by_value)]
         return volumes[0], volumes[1], volumes[2], None
 
@@ -194,6 +205,24 @@ def _shifts(x: Tensor) -> list[int]:
     row = x.shape[4] + 2
     plane = row * (x.shape[3] + 2)
     return [k * plane + j * row + i for k, j, i in OFFSETS]
+
+
+def _share_out(
+    work: Callable[[int, int], None], blocks: list[tuple[int, int]], device: torch.device
+) -> None:
+    """Do the blocks one by one, or on a CPU in threads that wait for nobody."""
+    if device.type != "cpu" or torch.get_num_threads() == 1 or len(blocks) < 2:
+        for start, stop in blocks:
+            work(start, stop)
+        return
+    inference = torch.is_inference_mode_enabled()
+
+    def task(block: tuple[int, int]) -> None:
+        with torch.inference_mode(inference), torch.no_grad():
+            work(*block)
+
+    with single_threaded_pool() as pool:
+        list(pool.map(task, blocks))
 
 
 def _blocks(x: Tensor) -> Iterator[tuple[int, int]]:
