@@ -22,6 +22,8 @@ LOCAL_HALO = 16
 voxel's repetition in the up-sampling reaches, rounded up to keep the pooling lattice."""
 
 _CONVOLUTIONS = 2
+_QUICK = 20480
+"""Channels times k times j above which PyTorch takes its quick code for a single image, too."""
 _EDGE = LOCAL_HALO - 6 * _CONVOLUTIONS
 
 
@@ -49,44 +51,54 @@ def run_local(
         depth: Thickness of the slabs in voxels, even; less needs less memory and more work.
         progress: Called with the share done, 0 to 1.
     """
+    second_level = _without_deep(network)
     stop = image.shape[2] - 2 * LOCAL_HALO
     for a in range(0, stop, depth):
         b = min(a + depth, stop)
-        take(a, _slab(network, image[:, :, a : b + 2 * LOCAL_HALO]))
+        take(a, _slab(network, second_level, image[:, :, a : b + 2 * LOCAL_HALO]))
         if progress is not None:
             progress(b / stop)
 
 
-def _slab(network: UNet3D, image: Tensor) -> Tensor:
+def _slab(network: UNet3D, second_level: nn.Module, image: Tensor) -> Tensor:
     first = _in_halves(network.encoder[0], image)
-    second = network.encoder[1](F.max_pool3d(first, 2))
-    start, *rest = cast(nn.Sequential, network.decoder[1])
-    own = network.low_level_channels[1]
-    convolution = cast(nn.Conv3d, start)
-    second = F.conv3d(second, convolution.weight[:, :own], convolution.bias)
-    for layer in rest:
-        second = layer(second)
+    second = _in_halves(network.encoder[1], F.max_pool3d(first, 2))
+    second = _in_halves(second_level, second)
     up = F.interpolate(second, scale_factor=2, mode="trilinear", align_corners=False)
     crop = (first.shape[2] - up.shape[2]) // 2
     inner = slice(crop, -crop)
     skip = first[:, :, inner, inner, inner]
-    logits = network.head(network.decoder[2](torch.cat((skip, up), dim=1)))
+    logits = network.head(_in_halves(network.decoder[2], torch.cat((skip, up), dim=1)))
     edge = slice(_EDGE, -_EDGE)
     return logits[:, :, edge, edge, edge]
 
 
 def _in_halves(stage: nn.Module, x: Tensor) -> Tensor:
-    """Run two valid convolutions as a batch of two halves that overlap.
+    """Run two valid convolutions, where that is quicker as a batch of two halves that overlap.
 
-    On a CPU, PyTorch leaves the convolution of a single image with one channel to its slow code.
+    On a CPU, PyTorch leaves the convolution of a single small image to its slow code.
     """
     reach = 2 * _CONVOLUTIONS
     thick = x.shape[2] - reach
-    if x.is_cuda or thick % 2:
+    channels = min(layer.in_channels for layer in stage.modules() if isinstance(layer, nn.Conv3d))
+    large = channels * (x.shape[2] - reach) * (x.shape[3] - reach) > _QUICK
+    if large or x.is_cuda or thick % 2:
         return stage(x)
     half = thick // 2
     y = stage(torch.cat((x[:, :, : half + reach], x[:, :, half:])))
     return torch.cat((y[:1], y[1:]), dim=2)
+
+
+def _without_deep(network: UNet3D) -> nn.Module:
+    """Return the second stage of the decoder without what takes up the deeper levels."""
+    start, *rest = cast(nn.Sequential, network.decoder[1])
+    whole = cast(nn.Conv3d, start)
+    own = network.low_level_channels[1]
+    convolution = nn.Conv3d(own, whole.out_channels, 3, bias=whole.bias is not None)
+    convolution.weight = nn.Parameter(whole.weight[:, :own].contiguous())
+    convolution.bias = whole.bias
+    reduced = nn.Sequential(convolution, *rest).eval()
+    return reduced.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
 
 
 def _second_level(network: UNet3D) -> nn.Conv3d:
