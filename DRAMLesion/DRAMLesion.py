@@ -306,11 +306,18 @@ class DRAMLesionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
                 LobesFrom.ESTIMATE.value if fromScene else parameters.lobesFrom.value,
                 keep,
             )
-            self._showRunning(True)
-            run = self.logic.start(request, self.onProgress, self.onFinished)
-            # a program that cannot be started has told so already
-            self.run = run if run.running else None
+            self._start(request)
         self._checkCanApply()
+
+    def _start(self, request: Any) -> None:
+        self._showRunning(True)
+        try:
+            run = self.logic.start(request, self.onProgress, self.onFinished)
+        except Exception:
+            self._showRunning(False)
+            raise
+        # a program that cannot be started has told so already
+        self.run = run if run.running else None
 
     def _askAboutEdits(self) -> list[str] | None:
         """Ask whether segments edited by hand stay; None if the run is not to start."""

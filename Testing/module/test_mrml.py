@@ -252,16 +252,19 @@ def test_images_that_do_not_fit_leave_the_scene_as_it_was(host, run):
 
 
 def paint(result, segment, box):
-    """Change a segment as the Segment Editor does."""
+    """Add a box to a segment by the call that the effects of the Segment Editor end in."""
     import slicer
 
-    node = result.get("pseudolabel")
-    mask = slicer.util.arrayFromSegmentBinaryLabelmap(node, segment, result.ct) > 0
-    mask[box] = True
-    slicer.util.updateSegmentBinaryLabelmapFromArray(
-        mask.astype(np.uint8), node, segment, result.ct
-    )
-    return mask
+    from DRAMLesionLib.mrml import segments
+
+    node, ct = result.get("pseudolabel"), result.ct
+    mask = segments.mask_of(node, segment, ct)
+    brush = np.zeros(mask.shape, np.uint8)
+    brush[box] = 1
+    logic = slicer.vtkSlicerSegmentationsModuleLogic
+    image = segments.oriented_image(brush, ct)
+    assert logic.SetBinaryLabelmapToSegment(image, node, segment, logic.MODE_MERGE_MASK)
+    return mask | (brush > 0)
 
 
 def box_in_lobe(run, lobe, edge=4):
@@ -272,13 +275,19 @@ def box_in_lobe(run, lobe, edge=4):
 
 
 def test_edits_are_noticed_counted_kept_and_replaced_only_on_wish(host, run):
+    from DRAMLesionLib.mrml import segments
+
     ct = add_volume(run.ct)
     result = add_result(run, ct)
     assert result.edited() == []
     result.update_scores("pseudolabel")
     before = next(row for row in result.rows if row.name == "RUL").lesion_ml
+    vessels = (result.pseudolabel() == 1).sum()
     mask = paint(result, "lesion", box_in_lobe(run, Lobe.RUL))
     assert result.edited() == ["pseudolabel"]
+    lungs = segments.mask_of(result.get("pseudolabel"), "lungs", ct)
+    np.testing.assert_array_equal(lungs, run.array("lobes") > 0)
+    assert segments.mask_of(result.get("pseudolabel"), "vessel", ct).sum() == vessels
     result.update_scores("pseudolabel")
     after = next(row for row in result.rows if row.name == "RUL").lesion_ml
     inside = mask & (run.array("lobes") == Lobe.RUL)
