@@ -25,6 +25,7 @@ _CODE = (
     "DRAMLesionLib/**/*.py",
     "Training/methods/*.py",
     "Training/evaluation.py",
+    "Training/evaluation_sources.py",
     "Training/metrics.py",
     "Training/stages/prepare.py",
 )

@@ -26,9 +26,10 @@ from Training.benchmark_sets import TEST, TRAIN, VALIDATION, make_benchmark
 from Training.cache import INDEX, CachedCase, read_cache
 from Training.config import Config, dump_config, load_config
 from Training.data import SCANS, case_name, find_cases, write_whole
-from Training.evaluation import evaluate, find_sources
+from Training.evaluation import evaluate
 from Training.evaluation_kept import Keeper
 from Training.evaluation_report import write_evaluation
+from Training.evaluation_sources import find_sources
 from Training.methods import METHODS, OURS, get_method
 from Training.methods.base import Trained, Workplace
 from Training.stages.prepare import prepare

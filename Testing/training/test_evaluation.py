@@ -7,15 +7,17 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
+from DRAMLesionLib.errors import InputError
 from DRAMLesionLib.geometry import image_like
 from DRAMLesionLib.lobes import Lobe
 from Testing.library.small_weights import write_small_weights
 from Training import evaluation
 from Training.__main__ import main
-from Training.evaluation import CaseResult, LobeResult, TrueScan, compare, summarise
+from Training.evaluation import CaseResult, LobeResult, compare, summarise
 from Training.evaluation_kept import Keeper
 from Training.evaluation_report import write_evaluation
 from Training.evaluation_run import read_ablation
+from Training.evaluation_sources import PhantomSource, TrueScan
 from Training.methods.base import Outcome, Prediction, Trained
 from Training.metrics import Confusion, ProbabilityHistogram
 
@@ -139,7 +141,7 @@ def test_the_report_is_whole_and_holds_everything(tmp_path):
     assert page.count("data:image/png;base64,") == 5 + 4 * 2
     assert "http" not in page
     (out / "evaluation.json").unlink()
-    with pytest.raises(evaluation.InputError, match="holds other files"):
+    with pytest.raises(InputError, match="holds other files"):
         write_evaluation(results, out, {"title": ""})
 
 
@@ -158,7 +160,7 @@ def test_an_ablation_that_was_measured_goes_into_the_page(tmp_path):
 
 
 def test_results_that_are_kept_come_back_whole_until_something_changes(tmp_path):
-    source = evaluation.PhantomSource(7, 4.0, False)
+    source = PhantomSource(7, 4.0, False)
     (tmp_path / "weights").mkdir()
     trained = Trained("dram", tmp_path / "weights")
     task = evaluation.EvaluationTask(source, trained, False)

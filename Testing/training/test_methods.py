@@ -18,8 +18,8 @@ from Training.__main__ import main
 from Training.cache import read_cache
 from Training.config import load_config
 from Training.engine import read_checkpoint
-from Training.evaluation import FileSource, find_sources
 from Training.evaluation_run import Plan, prepare_workplace
+from Training.evaluation_sources import find_sources
 from Training.methods import METHODS, cam, get_method, nnunet, supervised
 from Training.methods.base import find_lobes
 
@@ -263,7 +263,7 @@ def test_nnunet_is_converted_trained_resumed_and_read_back(sets, tmp_path, fake_
     assert split == [{"train": ["phantom-000040"], "val": ["phantom-000044"]}]
     log = (folder / "nnunet.log").read_text()
     assert log.count("$ ") == 3
-    scan = FileSource.load(find_sources(sets["test"])[0])
+    scan = find_sources(sets["test"])[0].load()
     outcome = method.load(folder)(scan.ct, scan.lobes)
     found = sitk.GetArrayFromImage(outcome.predictions["nnU-Net"].lesions) > 0
     inside = sitk.GetArrayFromImage(scan.lobes) > 0
