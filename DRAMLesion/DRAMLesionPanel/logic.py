@@ -160,7 +160,10 @@ class DRAMLesionLogic(ScriptedLoadableModuleLogic):
         return run
 
     def addToTrainingSet(self, result: "Result", folder: str, name: str) -> list[Path]:
-        """Write a case for ``python -m Training``.
+        """Write a case for ``python -m Training``; returns the files.
+
+        The pseudo-label is written only if a person has changed it: the training takes one that
+        it finds for better than what it would compute itself.
 
         Raises InputError if it cannot be written; nothing is left behind then.
         """
@@ -169,12 +172,16 @@ class DRAMLesionLogic(ScriptedLoadableModuleLogic):
         from DRAMLesionLib.mrml import training_set, volumes
 
         ct = volumes.image_from_volume(result.ct)
-        labels = []
-        for values in (result.lobes(), result.pseudolabel()):
+
+        def onCt(values: Any) -> sitk.Image:
             image = sitk.GetImageFromArray(values)
             image.CopyInformation(ct)
-            labels.append(image)
-        return training_set.add_case(folder, name, ct, *labels, result.reader_scores)
+            return image
+
+        label = onCt(result.pseudolabel()) if result.pseudolabel_is_chosen else None
+        return training_set.add_case(
+            folder, name, ct, onCt(result.lobes()), label, result.reader_scores
+        )
 
 
 def makePhantom(seed: int = 7, spacing: float = 2.0) -> Any:

@@ -28,6 +28,7 @@ class TrainingPanel:
         self._ui, self._logic = ui, logic
         self._findResult, self._parameters = findResult, parameters
         self._named: str | None = None
+        self._proposed = ""
         ui.trainingPathEdit.connect("currentPathChanged(QString)", self.onFolderChanged)
         ui.caseNameEdit.connect("textChanged(QString)", self._onNameChanged)
         ui.addToTrainingButton.connect("clicked(bool)", self.onAdd)
@@ -42,12 +43,15 @@ class TrainingPanel:
 
     def _proposeName(self, result: "Result") -> None:
         """The name under which the case was written before, or one that is free."""
+        known = result.node.GetParameter(_CASE_NAME)
+        self._proposed = known or self._freeName()
+        self._ui.caseNameEdit.text = self._proposed
+        self._ui.trainingMessageLabel.text = ""
+
+    def _freeName(self) -> str:
         from DRAMLesionLib.mrml import training_set
 
-        known = result.node.GetParameter(_CASE_NAME)
-        folder = self._parameters().trainingFolder
-        self._ui.caseNameEdit.text = known or training_set.next_case_name(folder or ".")
-        self._ui.trainingMessageLabel.text = ""
+        return training_set.next_case_name(self._parameters().trainingFolder or None)
 
     def _checkCanAdd(self, result: "Result | None") -> None:
         reason = self._whyNot(result)
@@ -68,8 +72,13 @@ class TrainingPanel:
         return training_set.check_case_name(self._ui.caseNameEdit.text)
 
     def onFolderChanged(self, path: str) -> None:
-        if self._parameters() is not None:
-            self._parameters().trainingFolder = path.strip()
+        if self._parameters() is None:
+            return
+        self._parameters().trainingFolder = path.strip()
+        result = self._findResult()
+        isProposal = self._ui.caseNameEdit.text == self._proposed
+        if result is not None and isProposal and not result.node.GetParameter(_CASE_NAME):
+            self._proposeName(result)
 
     def _onNameChanged(self, _text: str) -> None:
         self._checkCanAdd(self._findResult())
@@ -91,6 +100,9 @@ class TrainingPanel:
         with slicer.util.tryWithErrorDisplay(failure, waitCursor=True):
             written = self._logic.addToTrainingSet(result, folder, name)
             result.node.SetParameter(_CASE_NAME, name)
-            self._ui.trainingMessageLabel.text = _("Wrote {count} files of {name}.").format(
-                count=len(written), name=name
-            )
+            message = _("Wrote {count} files of {name}.").format(count=len(written), name=name)
+            if not any(path.parent.name == training_set.PSEUDOLABELS for path in written):
+                message += " " + _(
+                    "The pseudo-label was not changed by hand: the training computes its own."
+                )
+            self._ui.trainingMessageLabel.text = message

@@ -170,6 +170,12 @@ class Result:
         there = self.get(role) is not None and self.ct is not None
         return bool(stored) and there and self._current_print(role) != stored
 
+    @property
+    def pseudolabel_is_chosen(self) -> bool:
+        """Whether a person edited the pseudo-label, or chose another threshold than the run's."""
+        other = abs(self.threshold - _threshold_of(self.report)) > 1e-3
+        return other or self.is_edited("pseudolabel")
+
     def fingerprint(self, role: str) -> str:
         """Return the fingerprint of a segmentation when it was made."""
         return self.node.GetParameter(f"fingerprint.{role}") or ""

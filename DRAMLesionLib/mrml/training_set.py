@@ -21,7 +21,8 @@ from DRAMLesionLib.io import write_image, write_text
 from DRAMLesionLib.lobes import Lobe
 
 SCORES = "scores.csv"
-FOLDERS = ("scans", "lobes", "pseudolabels")
+PSEUDOLABELS = "pseudolabels"
+FOLDERS = ("scans", "lobes", PSEUDOLABELS)
 COLUMNS = ("case", *(lobe.name for lobe in Lobe))
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
@@ -34,10 +35,10 @@ def check_case_name(name: str) -> str:
     return "a case is named with letters, digits, - and _, such as case-0001"
 
 
-def next_case_name(folder: Path | str) -> str:
-    """Return a name that is free in a data set: ``case-0001`` and so on."""
+def next_case_name(folder: Path | str | None) -> str:
+    """Return a name that is free in a data set, if there is one: ``case-0001`` and so on."""
     try:
-        taken = set(_read(Path(folder) / SCORES))
+        taken = set(_read(Path(folder) / SCORES)) if folder else set()
     except (InputError, OSError):
         taken = set()
     number = 1
@@ -58,7 +59,7 @@ def add_case(
     name: str,
     ct: sitk.Image,
     lobes: sitk.Image,
-    pseudolabel: sitk.Image,
+    pseudolabel: sitk.Image | None,
     scores: Mapping[Lobe, int | None],
 ) -> list[Path]:
     """Write a case into a data set, in place of one of the same name: whole, or not at all.
@@ -68,7 +69,8 @@ def add_case(
         name: See :func:`check_case_name`.
         ct: In HU.
         lobes: Labels of :class:`Lobe`.
-        pseudolabel: 0 background, 1 vessel, 2 lesion.
+        pseudolabel: 0 background, 1 vessel, 2 lesion; None leaves it to the training, which takes
+            one that is there for the work of a person.
         scores: The reader's; None where there is none.
 
     Returns:
@@ -95,7 +97,8 @@ def add_case(
         raise InputError(message) from error
     try:
         for place, image in images.items():
-            write_image(_bare(image), part / f"{place}.nii.gz")
+            if image is not None:
+                write_image(_bare(image), part / f"{place}.nii.gz")
         table[name] = {"case": name} | {
             lobe.name: "" if scores.get(lobe) is None else str(scores[lobe]) for lobe in Lobe
         }
@@ -117,7 +120,8 @@ def _put(folder: Path, part: Path, name: str, table: dict[str, dict[str, str]]) 
             if target.exists():
                 target.replace(part / f"{place}.old")
             done.append(place)
-            (part / f"{place}.nii.gz").replace(target)
+            if (part / f"{place}.nii.gz").exists():
+                (part / f"{place}.nii.gz").replace(target)
         write_text(_csv(table), folder / SCORES)
     except OSError:
         for place in done:
@@ -125,7 +129,7 @@ def _put(folder: Path, part: Path, name: str, table: dict[str, dict[str, str]]) 
             if (part / f"{place}.old").exists():
                 (part / f"{place}.old").replace(targets[place])
         raise
-    return [*targets.values(), folder / SCORES]
+    return [path for path in (*targets.values(), folder / SCORES) if path.exists()]
 
 
 def _bare(image: sitk.Image) -> sitk.Image:

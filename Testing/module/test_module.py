@@ -679,14 +679,29 @@ def test_a_case_goes_into_the_training_set(finished, run, tmp_path):
     assert "Type your own scores" in ui.addToTrainingButton.toolTip
     type_score(widget, "RUL", "4")
     assert ui.caseNameEdit.text == "case-0001"
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "scores.csv").write_text("case,LUL,LLL,RUL,RML,RLL\ncase-0001,,,,,1\n")
+    ui.trainingPathEdit.currentPath = str(tmp_path / "other")
+    assert ui.caseNameEdit.text == "case-0002"
+    ui.trainingPathEdit.currentPath = str(tmp_path / "set")
     ui.caseNameEdit.text = "Jane Doe"
     assert "is named with letters" in ui.addToTrainingButton.toolTip
     ui.caseNameEdit.text = "reader-1"
     ui.addToTrainingButton.click()
-    assert ui.trainingMessageLabel.text == "Wrote 4 files of reader-1."
+    assert ui.trainingMessageLabel.text == (
+        "Wrote 3 files of reader-1. "
+        "The pseudo-label was not changed by hand: the training computes its own."
+    )
     cases, problems = find_cases([tmp_path / "set"])
     assert [str(p) for p in problems if p.fatal] == []
-    assert (cases[0].name, cases[0].scores[Lobe.RUL]) == ("reader-1", 4)
+    assert (cases[0].name, cases[0].scores[Lobe.RUL], cases[0].label) == ("reader-1", 4, None)
+    for threshold, count in ((0.4, 4), (0.5, 3)):
+        ui.thresholdSlider.value = threshold
+        module.dialogs.answers.append(("has a case reader-1 already", "Ok"))
+        ui.addToTrainingButton.click()
+        assert ui.trainingMessageLabel.text.startswith(f"Wrote {count} files of reader-1.")
+        cases, _problems = find_cases([tmp_path / "set"])
+        assert (cases[0].label is not None) is (count == 4)
     module.dialogs.answers.append(("has a case reader-1 already", "Cancel"))
     ui.addToTrainingButton.click()
     (tmp_path / "set" / "scores.csv").write_text("nonsense\n")

@@ -503,6 +503,7 @@ def case(run):
 def test_a_case_is_read_by_the_training_as_it_is(case, tmp_path):
     from DRAMLesionLib.mrml import training_set
     from Training.data import find_cases
+    from Training.verify import load_case
 
     folder = tmp_path / "data set"
     assert training_set.next_case_name(folder) == "case-0001"
@@ -520,6 +521,10 @@ def test_a_case_is_read_by_the_training_as_it_is(case, tmp_path):
     np.testing.assert_array_equal(
         sitk.GetArrayFromImage(sitk.ReadImage(str(found[0].label))), geometry.array(case[2])
     )
+    loaded, problems = load_case(found[0])
+    assert loaded is not None
+    assert [str(problem) for problem in problems if problem.fatal] == []
+    np.testing.assert_array_equal(geometry.array(loaded.lobes), geometry.array(case[1]))
 
 
 def test_other_cases_and_columns_of_the_table_stay(case, tmp_path):
