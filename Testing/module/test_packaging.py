@@ -5,7 +5,9 @@ from __future__ import annotations
 import ast
 import json
 import re
+import shutil
 import struct
+import subprocess
 import sys
 from pathlib import Path
 
@@ -26,6 +28,38 @@ def test_cmake_lists_what_is_on_the_disk(folder):
     """After adding a file: python -m Testing.module.cmake_lists."""
     for variable, names in cmake_lists.on_disk(folder).items():
         assert cmake_lists.listed(folder, variable) == names
+
+
+INSTALLED = """
+import sys
+sys.path.insert(0, {folder!r})
+import DRAMLesionLib
+assert DRAMLesionLib.__file__.startswith({folder!r}), DRAMLesionLib.__file__
+from DRAMLesionLib import lesion_types, pipeline, weights
+from DRAMLesionLib.report import chart, html
+for name in ("regression", "segmentation"):
+    weights.load_network(weights.BUNDLED, name)
+lesion_types.ReferenceTable.load(None)
+print("complete")
+"""
+
+
+def test_the_installed_extension_is_complete(tmp_path):
+    """What CMake lists, copied as it installs it, and nothing else."""
+    for folder, target in (("DRAMLesion", tmp_path), ("DRAMLesionLib", tmp_path / "DRAMLesionLib")):
+        for variable in cmake_lists.on_disk(folder):
+            for name in cmake_lists.listed(folder, variable):
+                (target / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(ROOT / folder / name, target / name)
+    assert (tmp_path / "DRAMLesion.py").is_file()
+    done = subprocess.run(  # noqa: S603
+        [sys.executable, "-c", INSTALLED.format(folder=str(tmp_path))],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout.strip() == "complete", done.stderr
 
 
 def test_the_extension_is_named_as_its_catalogue_entry():
