@@ -162,6 +162,7 @@ def _ablate(options: argparse.Namespace) -> None:
     if not options.data and options.cache is None:
         message = "give the data to train on with --data, or a prepared cache with --cache"
         raise InputError(message)
+    _refuse_several()
     config = load_config(options.config, options.set)
     ablate(options.data, options.test, options.output, config, print, options.cache)
 
@@ -189,14 +190,19 @@ def _add_synthesis(commands: argparse._SubParsersAction) -> None:
 
 def _run_stage(options: argparse.Namespace) -> None:
     config = load_config(options.config, options.set)
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and options.stage not in TRAINING:
-        names = ", ".join(stage.__name__ for stage in TRAINING)
-        message = f"torchrun is for the stages {names}; run the others in a single process"
-        raise InputError(message)
+    if options.stage not in TRAINING:
+        _refuse_several()
     options.output.mkdir(parents=True, exist_ok=True)
     if os.environ.get("RANK", "0") == "0":
         write_whole(options.output / "config.yaml", dump_config(config))
     options.stage(options, config)
+
+
+def _refuse_several() -> None:
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        names = ", ".join(stage.__name__ for stage in TRAINING)
+        message = f"torchrun is for the stages {names}; run the others in a single process"
+        raise InputError(message)
 
 
 def _make_phantoms(options: argparse.Namespace) -> None:
