@@ -121,7 +121,9 @@ def _add_evaluate(commands: argparse._SubParsersAction) -> None:
         metavar="[LABEL=]DIR",
         help="weights of ours to measure as they are; may be repeated",
     )
-    command.add_argument("--config", type=Path, help="YAML file of the training with --data")
+    command.add_argument(
+        "--config", type=Path, help="YAML file of the training; that of the size if left out"
+    )
     command.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
     _add_scans(command)
     command.add_argument("--workers", type=int, default=2, help="scans at a time")
@@ -148,6 +150,7 @@ def _plan(options: argparse.Namespace) -> Plan:
     from Training.config import load_config
     from Training.evaluation_run import DEFAULT_METHODS, REPORT, Plan, benchmark_plan
 
+    _check_together(options)
     if options.size is not None:
         plan = benchmark_plan(
             options.size,
@@ -155,6 +158,7 @@ def _plan(options: argparse.Namespace) -> Plan:
             options.scans,
             parse_without(options.without),
             options.workers,
+            options.config,
             options.set,
             print,
         )
@@ -179,6 +183,19 @@ def _plan(options: argparse.Namespace) -> Plan:
         device=options.device,
         estimate_lobes=options.estimate_lobes,
     )
+
+
+def _check_together(options: argparse.Namespace) -> None:
+    """Refuse options that would be ignored."""
+    if options.size is not None and (options.train or options.validation):
+        message = "--size brings its own data: leave --train and --validation out"
+        raise InputError(message)
+    if options.size is None and (options.scans or options.without):
+        message = "--scans and --without belong to --size: a data set of --data is taken as it is"
+        raise InputError(message)
+    if options.data is not None and not options.train and (options.methods or options.validation):
+        message = "--methods and --validation need --train, the data sets to train on"
+        raise InputError(message)
 
 
 def _labelled(text: str) -> tuple[str, Path]:

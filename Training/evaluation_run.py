@@ -81,10 +81,11 @@ def benchmark_plan(
     scans: Sequence[Path],
     without: dict[str, Any],
     workers: int,
+    config: Path | None,
     overrides: Sequence[str],
     report: Report,
 ) -> Plan:
-    """Make a benchmark set and return the plan for it, with the settings that belong to its size.
+    """Make a benchmark set and return the plan for it.
 
     Args:
         size: See :data:`Training.benchmark_sets.SIZES`.
@@ -92,11 +93,12 @@ def benchmark_plan(
         scans: See :func:`Training.benchmark_sets.make_benchmark`.
         without: The same.
         workers: Cases at a time.
+        config: Settings; those of the size if left out.
         overrides: Settings to change, see :func:`Training.config.load_config`.
         report: Called with a line of text for each case.
     """
     made = make_benchmark(output / SET, size, scans, without, workers, report)
-    config = load_config(CONFIGS / f"benchmark-{size}.yaml", overrides)
+    settings = load_config(config or CONFIGS / f"benchmark-{size}.yaml", overrides)
     about = {
         "title": f"benchmark set '{size}'",
         "set": f"checksum {made['digest'][:16]}, {len(made['cases'])} cases",
@@ -108,7 +110,7 @@ def benchmark_plan(
         output,
         (output / SET / TRAIN,),
         (output / SET / VALIDATION,),
-        config=config,
+        config=settings,
         workers=workers,
         about=about,
     )

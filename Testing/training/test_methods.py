@@ -14,7 +14,9 @@ from DRAMLesionLib.errors import InputError, MissingDependencyError
 from DRAMLesionLib.geometry import image_like
 from DRAMLesionLib.intensity import window
 from DRAMLesionLib.lobes import Lobe
+from Training import evaluation_run
 from Training.__main__ import main
+from Training.benchmark_sets import SIZES
 from Training.cache import read_cache
 from Training.config import load_config
 from Training.engine import read_checkpoint
@@ -119,6 +121,32 @@ def test_cases_in_training_and_test_are_refused(sets, tmp_path, capsys):
     assert "1 cases are in training and in test" in capsys.readouterr().err
     assert main(_words(sets, tmp_path, "--methods", "cam,other")) == 1
     assert "no method 'other'; known: cam, dram, supervised, nnunet" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--size", "small", "--train", "a"], "brings its own data"),
+        (["--data", "a", "--scans", "b"], "belong to --size"),
+        (["--data", "a", "--methods", "cam"], "need --train"),
+        (["--size", "large"], "no benchmark size 'large'; known: small"),
+    ],
+)
+def test_options_that_would_be_ignored_are_refused(words, said, tmp_path, capsys):
+    assert main(["evaluate", "--output", str(tmp_path), *words]) == 1
+    assert said in capsys.readouterr().err
+
+
+def test_a_benchmark_brings_its_set_and_its_settings(tmp_path, monkeypatch):
+    nothing = {"digest": "0" * 64, "cases": {}, "scans": {}, "same_lungs_in_all_parts": False}
+    monkeypatch.setattr(evaluation_run, "make_benchmark", lambda *words: nothing)
+    words = (tmp_path, [], {}, 1, None, ["regression.loop.steps=7"], print)
+    for size in SIZES:
+        plan = evaluation_run.benchmark_plan(size, *words)
+        assert plan.config.regression.loop.steps == 7
+        assert plan.config.prepare.validation_share == 0
+        assert plan.train == (tmp_path / "set" / "train",)
+        assert plan.about["real lungs"] == "none: phantoms alone"
 
 
 def test_names_and_rows_of_the_methods():
