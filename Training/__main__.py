@@ -76,9 +76,10 @@ def segmentation(options: argparse.Namespace, config: Config) -> None:
     from Training.cache import read_cache
     from Training.engine import make_fabric, train
     from Training.stages.regression import NAME as REGRESSION
-    from Training.stages.segmentation import NAME, SegmentationExperiment
+    from Training.stages.segmentation import NAME, SegmentationExperiment, check_labels
 
     cases = read_cache(options.output / "cache")
+    check_labels(cases, options.output / NAME)
     experiment = SegmentationExperiment(cases, config, options.output / REGRESSION)
     train(experiment, options.output / NAME, config, make_fabric(config))
 

@@ -221,6 +221,7 @@ def train_row(row: Row, cases: Sequence[CachedCase], report: Report) -> None:
     final = segmentation_stage.SegmentationExperiment(
         cases, row.config, row.folder / regression.NAME
     )
+    segmentation_stage.check_labels(cases, row.folder / segmentation_stage.NAME)
     train(final, row.folder / segmentation_stage.NAME, row.config, fabric)
 
 

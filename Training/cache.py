@@ -32,6 +32,7 @@ from Training.data import Scores, write_whole
 
 INDEX, META = "index.json", "meta.json"
 VESSELS, VESSELS_BY_NETWORK = "regression/vessels", "regression/vessels_network"
+LABELS = "segmentation/labels"
 
 BACKGROUND, VESSEL, LESION = 0, 1, 2
 """Classes of the pseudo-labels; those of DRAMLesionLib.segmentation, which needs SimpleITK."""
@@ -103,6 +104,11 @@ class CachedCase:
                 "again, it makes what is missing"
             )
             raise InputError(message) from error
+
+    def checksum(self, name: str) -> str:
+        """Return the SHA-256 of an array's file."""
+        with self._path(name).open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
 
     def save(self, name: str, values: np.ndarray) -> None:
         """Write an array; it appears whole or not at all."""

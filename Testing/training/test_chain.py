@@ -125,7 +125,7 @@ def test_stopped_and_resumed_equals_uninterrupted(data, trained, tmp_path):
         assert (value == b["network"][key]).all(), key
 
 
-def test_an_edited_label_is_kept_and_used(trained, data):
+def test_an_edited_label_is_kept_and_used(trained, data, capsys):
     path = next((trained / "pseudolabels").glob("*.nii.gz"))
     name = path.name.removesuffix(".nii.gz")
     edited = sitk.ReadImage(str(path)) * 0 + 2
@@ -135,6 +135,12 @@ def test_an_edited_label_is_kept_and_used(trained, data):
     assert path.read_bytes() == before
     case = next(case for case in read_cache(trained / "cache") if case.name == name)
     assert (case.load("segmentation/labels") == 2).all()
+    capsys.readouterr()
+    # the network was trained on the label as it was
+    assert _run("segmentation", data, trained) == 1
+    assert f"the pseudo-labels of {name} have changed" in capsys.readouterr().err
+    shutil.rmtree(trained / "segmentation")
+    assert _run("segmentation", data, trained) == 0
 
 
 def test_a_label_in_the_data_set_is_used_as_long_as_it_lies_there(trained, data):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,10 +11,12 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
+from DRAMLesionLib.errors import InputError
 from DRAMLesionLib.networks.unet import UNet3D
 from Training import losses
-from Training.cache import LESION, CachedCase
+from Training.cache import LABELS, LESION, CachedCase
 from Training.config import Config
+from Training.data import write_whole
 from Training.engine import Experiment, read_checkpoint
 from Training.pictures import row_of_slices
 from Training.sampling import ZERO_PADDED_EDGE, ScanPatches
@@ -20,6 +24,7 @@ from Training.shortcuts import freeze_norms, hold_deep_levels_at_zero
 
 NAME = "segmentation"
 CLASSES = 3
+_LABELS_NOTE = "labels.json"
 
 
 class SegmentationExperiment(Experiment):
@@ -40,7 +45,7 @@ class SegmentationExperiment(Experiment):
         self.settings = self.config
         self._seed = config.seed
         self._regression = regression
-        self._cases = [c for c in cases if not c.validation and c.has("segmentation/labels")]
+        self._cases = [c for c in cases if not c.validation and c.has(LABELS)]
 
     def build_network(self) -> nn.Module:
         """Return the network before its first step."""
@@ -100,6 +105,34 @@ class SegmentationExperiment(Experiment):
 
     def _counted(self, x: Tensor) -> Tensor:
         return x if self.config.padding == "valid" else _inner(x, self.config.border)
+
+
+def check_labels(cases: Sequence[CachedCase], run: Path) -> None:
+    """Refuse to go on with a run, or to take it for done, whose labels are not the same any more.
+
+    Args:
+        cases: Prepared cases with their pseudo-labels.
+        run: Folder of the network's run; which labels a new run has is written into it.
+
+    Raises:
+        InputError: If a person or the stage before has changed a label since the run began.
+    """
+    labels = {c.name: c.checksum(LABELS) for c in cases if not c.validation and c.has(LABELS)}
+    note = run / _LABELS_NOTE
+    if not note.is_file():
+        if os.environ.get("RANK", "0") == "0":
+            run.mkdir(parents=True, exist_ok=True)
+            write_whole(note, json.dumps(labels, indent=1) + "\n")
+        return
+    before = json.loads(note.read_text(encoding="utf-8"))
+    names = sorted(n for n in before.keys() | labels.keys() if before.get(n) != labels.get(n))
+    if names:
+        shown = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+        message = (
+            f"the pseudo-labels of {shown} have changed since {run} was trained: remove that "
+            "folder to train on the new ones, or choose another --output"
+        )
+        raise InputError(message)
 
 
 def _inner(x: Tensor, edge: int) -> Tensor:
