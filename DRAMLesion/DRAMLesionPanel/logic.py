@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from DRAMLesionLib.mrml.result import Result
 
 
+_INITIALIZED = "DRAMLesion.Initialized"
+
+
 class DRAMLesionLogic(ScriptedLoadableModuleLogic):
     """Segments the lesions of chest CTs that are in the scene.
 
@@ -31,9 +34,10 @@ class DRAMLesionLogic(ScriptedLoadableModuleLogic):
 
     def getParameterNode(self) -> DRAMLesionParameterNode:
         node = super().getParameterNode()
-        isNew = node.GetParameterCount() == 0
         parameters = DRAMLesionParameterNode(node)
-        if isNew:
+        # not told by its parameters: an older wrapper of the same node may have filled in defaults
+        if node.GetAttribute(_INITIALIZED) is None:
+            node.SetAttribute(_INITIALIZED, "1")
             self._applySettings(parameters)
         return parameters
 
