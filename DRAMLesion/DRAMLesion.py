@@ -287,7 +287,9 @@ class DRAMLesionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self.ui.statusLabel.text = _("Cancelling …")
             self.run.cancel()
             return
-        if not dependencies.ensure():
+        with slicer.util.tryWithErrorDisplay(_("The packages could not be installed.")):
+            isReady = dependencies.ensure()
+        if not isReady:
             self.ui.statusLabel.text = _("Packages are missing; nothing was done.")
             return
         keep = self._askAboutEdits()

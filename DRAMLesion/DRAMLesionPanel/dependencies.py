@@ -71,11 +71,7 @@ def _installTorch() -> bool:
 def _install(requirements: list[str]) -> None:
     packaging = _packaging()
     if packaging is not None:
-        packaging.pip_ensure(
-            requirements,
-            skip_packages=["SimpleITK", "numpy"],
-            prompt_install=False,
-            requester="DRAMLesion",
-        )
+        # none of them asks for another numpy or SimpleITK than Slicer's: pip leaves those alone
+        packaging.pip_ensure(requirements, prompt_install=False, requester="DRAMLesion")
     else:
         slicer.util.pip_install(requirements)
