@@ -124,6 +124,9 @@ class ThresholdPreview:
         self._image.GetPointData().GetScalars().Modified()
         self._image.Modified()
         self._stamp = self._image.GetMTime()
+        # slice views draw anew when a segment, not when its label map, has changed
+        node = self._result.get("pseudolabel")
+        node.GetSegmentation().GetSegment(segments.PSEUDOLABEL_SEGMENTS[0].id).Modified()
         self._result.accept("pseudolabel", self._print.text)
 
     def _global(self, local: np.ndarray) -> np.ndarray:

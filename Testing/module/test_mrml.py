@@ -409,6 +409,25 @@ def test_thresholds_are_counted_exactly():
     np.testing.assert_array_equal(_thresholds_below(values), expected)
 
 
+def test_slice_views_are_told_of_a_move(host, run):
+    """The application's views follow SegmentModified, not the label map's own events."""
+    import slicer
+
+    from DRAMLesionLib.mrml.preview import ThresholdPreview
+
+    result = add_result(run, add_volume(run.ct))
+    preview = ThresholdPreview(result)
+    told = []
+    result.get("pseudolabel").AddObserver(
+        slicer.vtkSegmentation.SegmentModified, lambda *_: told.append(1)
+    )
+    preview.move(0.3)
+    assert told == [1]
+    preview.move(0.3)
+    assert told == [1], "nothing has changed"
+    assert preview.current
+
+
 def test_the_preview_notices_edits_of_others(host, run):
     from DRAMLesionLib.mrml.preview import ThresholdPreview
 
