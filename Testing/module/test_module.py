@@ -285,7 +285,7 @@ def test_descendants_are_found_without_ps_too(module, monkeypatch):
     finally:
         process.stopTree(parent.pid, kill=True)
         parent.wait()
-    assert not any(alive(pid) for pid in found)
+    module.wait_for(lambda: not any(alive(pid) for pid in found), "the child's end", 10)
 
 
 FAILURES = {
