@@ -297,6 +297,8 @@ class DRAMLesionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             return
         parameters = self._parameterNode
         self.logic.saveSettings(parameters)
+        if parameters.weightsFolder:
+            self.ui.weightsPathEdit.addCurrentPathToHistory()
         fromScene = parameters.lobesFrom == LobesFrom.SCENE
         with slicer.util.tryWithErrorDisplay(_("This CT cannot be used."), waitCursor=True):
             request = self.logic.request(

@@ -64,15 +64,25 @@ class ScoreTable:
         isLobe = row.max_score == 5
         tip = row.full_name if row.status == "assessed" else f"{row.full_name}: {row.status}"
         for column, text in enumerate(texts):
-            item = qt.QTableWidgetItem(text)
+            isReader = column == READER_COLUMN and isLobe
+            item = self._item(number, column, isReader)
+            item.setText(text)
+            item.setToolTip(_("Your own score of this lobe, 0 to 5") if isReader else tip)
+
+    def _item(self, row: int, column: int, editable: bool) -> Any:
+        """The item of a cell, made where there is none.
+
+        Items are never replaced: this may happen while one of them is being edited.
+        """
+        item = self._table.item(row, column)
+        if item is None:
+            item = qt.QTableWidgetItem("")
             if column:
                 item.setTextAlignment(qt.Qt.AlignRight | qt.Qt.AlignVCenter)
-            if column == READER_COLUMN and isLobe:
-                item.setToolTip(_("Your own score of this lobe, 0 to 5"))
-            else:
+            if not editable:
                 item.setFlags(item.flags() & ~qt.Qt.ItemIsEditable)
-                item.setToolTip(tip)
-            self._table.setItem(number, column, item)
+            self._table.setItem(row, column, item)
+        return item
 
     def _changed(self, row: int, column: int) -> None:
         if self._filling or column != READER_COLUMN or row >= len(self._names):

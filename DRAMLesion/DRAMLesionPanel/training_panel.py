@@ -89,6 +89,7 @@ class TrainingPanel:
         result, parameters = self._findResult(), self._parameters()
         folder, name = parameters.trainingFolder, self._ui.caseNameEdit.text
         self._logic.saveSettings(parameters)
+        self._ui.trainingPathEdit.addCurrentPathToHistory()
         failure = _("The case was not written.")
         with slicer.util.tryWithErrorDisplay(failure):
             isThere = training_set.has_case(folder, name)
