@@ -192,7 +192,7 @@ class LesionPipeline:
                 found,
             )
         with clock.stage("segmentation"):
-            share, lesion_mask = self._segment(ct, lungs.lobes, found, clock)
+            share, lesion_mask = self._segment(ct, lungs.lobes, fine_vessels, found, clock)
             vessel_mask = geometry.resample(fine_vessels, ct, "labels")
             vessel_mask = sitk.Mask(vessel_mask, lesion_mask, 0, 1)
         with clock.stage("lesion types"):
@@ -271,7 +271,12 @@ class LesionPipeline:
         return mask
 
     def _segment(
-        self, ct: sitk.Image, lobes: sitk.Image, warnings: list[ScanWarning], clock: _Clock
+        self,
+        ct: sitk.Image,
+        lobes: sitk.Image,
+        fine_vessels: sitk.Image,
+        warnings: list[ScanWarning],
+        clock: _Clock,
     ) -> tuple[sitk.Image, sitk.Image]:
         """Return the lesion probability on the working grid and the mask on the CT's grid."""
         config = self.segmentation_config
@@ -285,8 +290,10 @@ class LesionPipeline:
             ),
             warnings,
         )
-        margin = geometry.image_like(segmentation.lesion_margin(probabilities), grid)
-        lesion = geometry.resample(margin, ct, fill=-1.0) > 0
+        known = geometry.array(geometry.resample(fine_vessels, grid, "labels")) > 0
+        margin = segmentation.lesion_margin(probabilities)
+        margin = segmentation.drop_false_components(margin, known, config)
+        lesion = geometry.resample(geometry.image_like(margin, grid), ct, fill=-1.0) > 0
         mask = sitk.Mask(sitk.Cast(lesion, sitk.sitkUInt8), sitk.Cast(lobes > 0, sitk.sitkUInt8))
         share = geometry.image_like(probabilities[segmentation.LESION], grid)
         return share, mask

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import SimpleITK as sitk
 import torch
+from scipy import ndimage
 
 from DRAMLesionLib import geometry, intensity
 from DRAMLesionLib.networks.tiles import Slices, run_over_lungs
@@ -29,11 +30,16 @@ class SegmentationConfig:
         tile: Largest edge of a tile's output in voxels, above what most lungs need. Tiles fit
             each other exactly, so this decides about speed and memory and not about the result.
         slab: Thickness in voxels of what is worked on at a time within a tile; the same holds.
+        least_ml: Components of lesion below this volume are specks.
+        vessel_share: Components of which a larger share lies on vessels, or one voxel beside them,
+            are vessels: those of the hilum are as wide and as dense as a consolidation.
     """
 
     spacing: float = 1.5
     tile: int = 320
     slab: int = 16
+    least_ml: float = 0.03
+    vessel_share: float = 0.6
 
 
 @torch.no_grad()
@@ -83,3 +89,28 @@ def lesion_margin(probabilities: np.ndarray) -> np.ndarray:
         probabilities: (3, k, j, i) from :func:`segment`.
     """
     return probabilities[LESION] - np.maximum(probabilities[BACKGROUND], probabilities[VESSEL])
+
+
+def drop_false_components(
+    margin: np.ndarray, vessels: np.ndarray, config: SegmentationConfig
+) -> np.ndarray:
+    """Take specks and vessels out of what the network calls lesion.
+
+    Args:
+        margin: (k, j, i) from :func:`lesion_margin`.
+        vessels: (k, j, i) bool, the vessels that the vessel stage has found.
+        config: Settings.
+
+    Returns:
+        The margin, -1 in the components that are dropped.
+    """
+    components, count = ndimage.label(margin > 0)
+    if count == 0:
+        return margin
+    near = ndimage.binary_dilation(vessels)
+    sizes = np.bincount(components.ravel(), minlength=count + 1)
+    on_vessels = np.bincount(components[near], minlength=count + 1)
+    least = 1000.0 * config.least_ml / config.spacing**3
+    false = (sizes < least) | (on_vessels > config.vessel_share * sizes)
+    false[0] = False
+    return np.where(false[components], np.float32(-1.0), margin)

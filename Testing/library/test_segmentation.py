@@ -11,6 +11,7 @@ from DRAMLesionLib.networks.whole import fused, run_whole
 from DRAMLesionLib.segmentation import (
     BACKGROUND,
     SegmentationConfig,
+    drop_false_components,
     lesion_margin,
     segment,
 )
@@ -139,3 +140,20 @@ def test_what_is_no_lack_of_memory_is_not_tried_again(network, monkeypatch):
     monkeypatch.setattr(networks_tiles, "run_whole", broken)
     with pytest.raises(RuntimeError, match="broken"):
         segment(network, ct, lungs, SegmentationConfig())
+
+
+def test_specks_and_vessels_are_no_lesions_and_lesions_on_vessels_stay():
+    margin = np.full((30, 30, 60), -0.5, dtype=np.float32)
+    margin[5:15, 5:15, 5:15] = 0.5  # a lesion
+    margin[20:22, 20:22, 5:7] = 0.5  # 8 voxels: 0.027 ml
+    margin[12:15, 12:15, 30:50] = 0.5  # the trunk of a vessel
+    vessels = np.zeros(margin.shape, dtype=bool)
+    vessels[12:14, 12:14, 30:50] = True
+    vessels[9:11, 9:11, :20] = True  # a vessel that crosses the lesion
+    left = drop_false_components(margin, vessels, SegmentationConfig())
+    wanted = np.zeros(margin.shape, dtype=bool)
+    wanted[5:15, 5:15, 5:15] = True
+    np.testing.assert_array_equal(left > 0, wanted)
+    np.testing.assert_array_equal(left[margin < 0], margin[margin < 0])
+    nothing = np.full((4, 4, 4), -1.0)
+    assert drop_false_components(nothing, nothing > 0, SegmentationConfig()) is nothing
