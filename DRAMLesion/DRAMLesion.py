@@ -35,7 +35,7 @@ _makeImportable()
 from DRAMLesionPanel import cards, dependencies  # noqa: E402
 from DRAMLesionPanel.lobe_matches import LobeMatches  # noqa: E402
 from DRAMLesionPanel.logic import DRAMLesionLogic, makePhantom  # noqa: E402
-from DRAMLesionPanel.parameters import LobesFrom, correct, corrections  # noqa: E402
+from DRAMLesionPanel.parameters import HeatMap, LobesFrom, correct, corrections  # noqa: E402
 from DRAMLesionPanel.result_panel import ResultPanel  # noqa: E402
 from DRAMLesionPanel.run import CANCELLED, DONE, LOADING  # noqa: E402
 from DRAMLesionPanel.self_test import DRAMLesionTest  # noqa: E402
@@ -100,6 +100,7 @@ def showPhantom(_source: Any = None) -> list[Any]:
         made.append(makePhantom())
         if slicer.app.layoutManager() is not None:
             slicer.util.setSliceViewerLayers(background=made[0], fit=True)
+    slicer.util.showStatusMessage(_("The synthetic chest CT is there."), 3000)
     return made
 
 
@@ -374,6 +375,7 @@ class DRAMLesionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self.ui.statusLabel.text = _("Done.")
             self.ui.resultsSection.collapsed = False
             self._hideGivenLobes()
+            self._chooseHeatMap()
             self.results.showInViews(fit=True)
         elif outcome == CANCELLED:
             self.ui.statusLabel.text = _("Cancelled; the scene is as it was.")
@@ -381,6 +383,13 @@ class DRAMLesionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self.ui.statusLabel.text = _("Not done: {reason}").format(reason=reason)
             slicer.util.errorDisplay(reason, windowTitle=_("DRAMLesion"))
         self._onParameters()
+
+    def _chooseHeatMap(self) -> None:
+        """Show the dRAM where the refined one is empty."""
+        result = self._result()
+        isRefined = self._parameterNode.heatMap == HeatMap.REFINED
+        if result is not None and isRefined and result.map_role == HeatMap.DRAM.value:
+            self._parameterNode.heatMap = HeatMap.DRAM
 
     def _hideGivenLobes(self) -> None:
         """Hide the segmentation that the lobes came from: the result shows the same lobes."""

@@ -100,6 +100,7 @@ class ResultPanel:
         ui.warningsLabel.text = "\n".join(f"⚠ {text}" for text in result.warnings)
         ui.warningsLabel.visible = bool(result.warnings)
         ui.readerMessageLabel.visible = False
+        ui.mapLabel.visible = result.map_role == HeatMap.DRAM.value
         ui.editButton.checked = False
         self._set(ui.tableSourceBox, "currentIndex", int(result.source == PSEUDOLABEL))
         self._set(ui.thresholdSlider, "value", result.threshold)

@@ -1,4 +1,4 @@
-"""Moving the threshold of the refined dRAM, fast enough to follow a slider.
+"""Moving the threshold of the (refined) dRAM, fast enough to follow a slider.
 
 Voxels are sorted by value once. A move then touches only the voxels between the old threshold and
 the new one, and the table needs no voxel at all.
@@ -42,8 +42,8 @@ class ThresholdPreview:
         self._stamp = self._image.GetMTime()
         self._print = segments.Fingerprint.parse(result.fingerprint("pseudolabel"))
         vessels = segments.mask_of(result.get("segmentation"), "vessels", result.ct)
-        refined = slicer.util.arrayFromVolume(result.get("refined"))
-        self._sort(np.ascontiguousarray(lobes[inside]), np.ascontiguousarray(refined[inside]))
+        values = slicer.util.arrayFromVolume(result.get(result.map_role))
+        self._sort(np.ascontiguousarray(lobes[inside]), np.ascontiguousarray(values[inside]))
         self._vessel = vessels[inside] & (lobes[inside] > 0)
         self._ml = volumes.voxel_ml(result.ct)
         self._rows = scores.rows_of_report(result.report)
@@ -66,11 +66,11 @@ class ThresholdPreview:
             fits and result.threshold == self._step / STEPS and not result.is_edited("pseudolabel")
         )
 
-    def _sort(self, lobes: np.ndarray, refined: np.ndarray) -> None:
+    def _sort(self, lobes: np.ndarray, values: np.ndarray) -> None:
         """Sort the voxels of the lobes by the number of thresholds that lie below their value."""
         where = np.flatnonzero(lobes)
         of_lobe = lobes.ravel()[where]
-        below = _thresholds_below(refined.ravel()[where])
+        below = _thresholds_below(values.ravel()[where])
         counts = np.bincount(
             of_lobe.astype(np.uint16) * (STEPS + 2) + below, minlength=6 * (STEPS + 2)
         ).reshape(-1, STEPS + 2)

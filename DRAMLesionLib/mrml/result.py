@@ -25,6 +25,9 @@ NETWORK, PSEUDOLABEL = "network", "pseudolabel"
 
 DEFAULT_THRESHOLD = 0.5
 
+EMPTY_BELOW = 0.05
+"""A refined dRAM without any value above this says nothing; the dRAM then takes its place."""
+
 _KINDS = {
     "dram": ("vtkMRMLScalarVolumeNode", "dRAM"),
     "refined": ("vtkMRMLScalarVolumeNode", "refined dRAM"),
@@ -105,6 +108,11 @@ class Result:
     def threshold(self) -> float:
         """Threshold of the refined dRAM that made the pseudo-label."""
         return float(self.node.GetParameter("threshold") or DEFAULT_THRESHOLD)
+
+    @property
+    def map_role(self) -> str:
+        """Role of the map that the threshold acts on: ``refined``, or ``dram`` if that is empty."""
+        return self.node.GetParameter("map") or "refined"
 
     @property
     def source(self) -> str:
@@ -274,6 +282,8 @@ def _fill(
     for role, name in (("dram", "dram"), ("refined", "dram_refined")):
         volumes.put_array(result.get(role), images[name], ct)
         display.show_as_heat_map(result.get(role))
+    is_empty = images["dram_refined"].max() <= EMPTY_BELOW < images["dram"].max()
+    result.node.SetParameter("map", "dram" if is_empty else "refined")
     if "segmentation" not in keep:
         labels = images["lesions"].astype(np.uint8)
         labels[(images["vessels"] > 0) & (labels == 0)] = segments.LESION_SEGMENTS[3].label
@@ -300,18 +310,18 @@ def _fill(
 
 
 def put_pseudolabel(result: Result, threshold: float) -> None:
-    """Make the pseudo-label anew: vessels, and above them where the refined dRAM is higher.
+    """Make the pseudo-label anew: vessels, and above them where the map is higher.
 
     Args:
         result: A result with maps and segmentation.
-        threshold: Of the refined dRAM, 0 to 1.
+        threshold: Of the map that :attr:`Result.map_role` names, 0 to 1.
     """
     ct, node = result.ct, result.get("pseudolabel")
     lobes = result.lobes()
-    refined = slicer.util.arrayFromVolume(result.get("refined"))
+    values = slicer.util.arrayFromVolume(result.get(result.map_role))
     labels = np.zeros(lobes.shape, dtype=np.uint8)
     labels[segments.mask_of(result.get("segmentation"), "vessels", ct)] = segments.VESSEL_LABEL
-    labels[refined > np.float32(threshold)] = segments.LESION_LABEL
+    labels[values > np.float32(threshold)] = segments.LESION_LABEL
     labels[lobes == 0] = 0
     _place(node, ct)
     with modified_once(node):

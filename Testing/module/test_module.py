@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -518,6 +519,27 @@ def test_the_threshold_moves_segment_table_and_chart(finished, run):
     total = run.report["totals"][2]
     assert widget.ui.scoreTable.item(7, 3).text() == f"{total['lesion_percent']:.1f}"
     assert lesions.GetSegmentVisibility("ground_glass")
+
+
+def test_an_empty_refined_dram_is_said_and_the_dram_shown(module, run, tmp_path):
+    import SimpleITK as sitk
+
+    widget = module.module.widget()
+    folder = tmp_path / "result"
+    shutil.copytree(run.folder, folder)
+    refined = sitk.ReadImage(str(folder / "dram_refined.nii.gz"))
+    sitk.WriteImage(refined * 1e-4, str(folder / "dram_refined.nii.gz"))
+    fake_library(
+        tmp_path,
+        "child.kill()\nimport shutil\n"
+        f"shutil.copytree({str(folder)!r}, sys.argv[sys.argv.index('-o') + 1])",
+    )
+    choose(widget, add_volume(run.ct), run)
+    widget.ui.applyButton.click()
+    wait_for_run(module, 20)
+    assert widget.ui.heatMapBox.currentText == "dRAM"
+    widget.ui.editingSection.collapsed = False
+    assert widget.ui.mapLabel.isVisible()
 
 
 def edit(result, run, lobe=Lobe.RUL):

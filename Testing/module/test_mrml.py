@@ -399,6 +399,23 @@ def test_the_preview_shows_what_counting_anew_gives(host, run):
     assert {row.name: row.score for row in result.rows} == {n: r.score for n, r in shown.items()}
 
 
+def test_the_dram_takes_the_place_of_an_empty_refined_one(host, run):
+    from DRAMLesionLib.mrml import result as results
+    from DRAMLesionLib.mrml.preview import ThresholdPreview
+
+    ct = add_volume(run.ct)
+    images = {name: run.array(name) for name in NAMES}
+    images["dram_refined"] = np.full_like(images["dram"], 1e-4)
+    result = results.show(ct, images, run.report)
+    assert result.map_role == "dram"
+    for threshold in (result.threshold, 0.3):
+        ThresholdPreview(result).move(threshold)
+        expected = (images["dram"] > np.float32(threshold)) & (images["lobes"] > 0)
+        assert expected.any()
+        np.testing.assert_array_equal(result.pseudolabel() == 2, expected)
+    assert add_result(run, ct).map_role == "refined"
+
+
 def test_thresholds_are_counted_exactly():
     from DRAMLesionLib.mrml.preview import _thresholds_below
 
