@@ -74,7 +74,7 @@ class DRAMLesionParameterNode:
     weightsFolder: str
     heatMap: HeatMap
     heatMapOpacity: Annotated[float, WithinRange(0, 1)] = 0.5
-    heatMapFloor: Annotated[float, WithinRange(0, 1)] = 0.05
+    heatMapFloor: Annotated[float, WithinRange(0, 1)] = 0.15
     trainingFolder: str
 
 

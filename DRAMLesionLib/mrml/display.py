@@ -10,7 +10,7 @@ HEAT_COLOURS = ("Inferno", "Magma", "ColdToHotRainbow", "Rainbow")
 """Colour nodes by name; the first that the application has is taken."""
 
 
-def show_as_heat_map(volume: Any, low: float = 0.05) -> None:
+def show_as_heat_map(volume: Any, low: float = 0.15) -> None:
     """Colour a map with values 0 to 1, transparent below ``low``."""
     if volume.GetDisplayNode() is None:
         volume.CreateDefaultDisplayNodes()
