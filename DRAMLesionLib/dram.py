@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import as_completed
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -13,11 +14,16 @@ from torch import Tensor
 from DRAMLesionLib import chunks, geometry, intensity
 from DRAMLesionLib.chunks import ChunkConfig
 from DRAMLesionLib.crf import CRFConfig, DenseCRF
+from DRAMLesionLib.devices import single_threaded_pool
 from DRAMLesionLib.lobes import Lobe
 from DRAMLesionLib.networks.regression import RegressionNetwork
 from DRAMLesionLib.networks.unet import STRIDE
 
 Progress = Callable[[float], None]
+
+_SIDE_BY_SIDE = 1500.0 * 72**3
+"""Voxels of a chunk, times the root of the network's parameters, which grows as its width, up to
+which several lobes fit into the memory at a time."""
 
 
 @dataclass(frozen=True)
@@ -83,8 +89,8 @@ def compute_dram(
     refined = np.zeros_like(raw)
     fractions: dict[Lobe, float] = {}
     crf = DenseCRF(config.crf)
-    boxes = chunks.lobe_boxes(labels)
-    for number, (lobe, box) in enumerate(boxes.items()):
+
+    def one(lobe: Lobe, box: chunks.Slices) -> None:
         chunk = chunks.cut_chunk(image, labels, lobe, box, config.chunk.size)
         inside = labels[box] == lobe
         dram, attended = multiscale_dram(network, image, labels, chunk, config.scales, device)
@@ -94,14 +100,44 @@ def compute_dram(
         refined_chunk = refine(
             attended, chunk.image.to(device), chunk.mask.to(device), suppressed, crf
         )
+        # lobes do not overlap, though their boxes do
         chunks.paste_chunk(dram, box, inside, raw)
         chunks.paste_chunk(refined_chunk, box, inside, refined)
         if vessel_mask is not None:
             refined[box][inside & vessel_mask[box]] = 0.0
         fractions[lobe] = float(dram[chunk.mask.to(device)].mean())
+
+    boxes = chunks.lobe_boxes(labels)
+    edge = config.chunk.size * max(config.scales)
+    width = sum(p.numel() for p in network.parameters()) ** 0.5
+    side_by_side = device.type == "cpu" and edge**3 * width <= _SIDE_BY_SIDE
+    for done, _ in enumerate(_lobe_by_lobe(one, boxes, side_by_side), 1):
         if progress is not None:
-            progress((number + 1) / len(boxes))
+            progress(done / len(boxes))
+    fractions = {lobe: fractions[lobe] for lobe in boxes}
     return DRAM(geometry.image_like(raw, ct), geometry.image_like(refined, ct), fractions)
+
+
+def _lobe_by_lobe(
+    work: Callable[[Lobe, chunks.Slices], None],
+    boxes: dict[Lobe, chunks.Slices],
+    side_by_side: bool,
+) -> Iterator[None]:
+    """Do the lobes one by one or, where they are small, side by side on one thread each."""
+    if not side_by_side or torch.get_num_threads() == 1:
+        for lobe, box in boxes.items():
+            work(lobe, box)
+            yield
+        return
+    with single_threaded_pool() as pool:
+        futures = [pool.submit(work, lobe, box) for lobe, box in boxes.items()]
+        try:
+            for future in as_completed(futures):
+                future.result()
+                yield
+        finally:
+            for future in futures:
+                future.cancel()
 
 
 @torch.no_grad()
