@@ -45,3 +45,17 @@ def module():
         running.start_up()
         running.show((560, 1250))
         yield running
+
+
+@pytest.fixture
+def finished(module, run):
+    """The module with a result of the turned phantom in the scene."""
+    from Testing.module.cases import add_result, add_volume
+    from Testing.module.driving import choose
+
+    ct = add_volume(run.ct)
+    result = add_result(run, ct)
+    widget = module.module.widget()
+    choose(widget, ct, run)
+    widget._onParameters()
+    return module, widget, result

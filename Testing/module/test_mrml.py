@@ -17,6 +17,7 @@ from DRAMLesionLib import geometry
 from DRAMLesionLib.errors import InputError, LobeError
 from DRAMLesionLib.lobes import Lobe
 from Testing.module.cases import add_lobes, add_result, add_volume
+from Testing.module.driving import box_in_lobe, paint
 
 NAMES = ("dram", "dram_refined", "lesions", "vessels", "lobes")
 
@@ -249,29 +250,6 @@ def test_images_that_do_not_fit_leave_the_scene_as_it_was(host, run):
         result.show(ct, images, run.report)
     assert nodes() == before
     assert result.Result.find(ct) is None
-
-
-def paint(result, segment, box):
-    """Add a box to a segment by the call that the effects of the Segment Editor end in."""
-    import slicer
-
-    from DRAMLesionLib.mrml import segments
-
-    node, ct = result.get("pseudolabel"), result.ct
-    mask = segments.mask_of(node, segment, ct)
-    brush = np.zeros(mask.shape, np.uint8)
-    brush[box] = 1
-    logic = slicer.vtkSlicerSegmentationsModuleLogic
-    image = segments.oriented_image(brush, ct)
-    assert logic.SetBinaryLabelmapToSegment(image, node, segment, logic.MODE_MERGE_MASK)
-    return mask | (brush > 0)
-
-
-def box_in_lobe(run, lobe, edge=4):
-    """A box around the middle of a lobe."""
-    where = np.argwhere(run.array("lobes") == lobe)
-    middle = where[len(where) // 2]
-    return tuple(slice(m - edge, m + edge) for m in middle)
 
 
 def test_edits_are_noticed_counted_kept_and_replaced_only_on_wish(host, run):

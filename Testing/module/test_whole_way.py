@@ -13,7 +13,7 @@ if missing():
 
 from DRAMLesionLib.lobes import Lobe
 from Testing.module.cases import add_lobes, add_volume
-from Testing.module.test_module import choose, edit, same_as_files
+from Testing.module.driving import choose, edit, same_as_files
 from Testing.module.tutorial import SCORES, Camera, Tutorial
 
 

@@ -1,0 +1,377 @@
+"""The panel with a result, and all that is no run: real widgets are clicked and typed into."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from Testing.host import missing
+
+if missing():
+    pytest.skip(str(missing()), allow_module_level=True)
+
+from DRAMLesionLib.lobes import Lobe
+from Testing.host.host import Host, SampleDataLogic
+from Testing.module.cases import MODULE, add_result, add_volume
+from Testing.module.driving import choose, edit, fake_library, type_score, wait_for_run
+
+# --- with a result --------------------------------------------------------------------------------
+
+
+def test_the_table_shows_the_result_and_takes_scores(finished, run):
+    import qt
+
+    _module, widget, result = finished
+    table = widget.ui.scoreTable
+    names = [table.item(row, 0).text() for row in range(table.rowCount)]
+    assert names == [*(lobe.name for lobe in Lobe), "left lung", "right lung", "total"]
+    total = run.report["totals"][2]
+    assert table.item(7, 3).text() == f"{total['lesion_percent']:.1f}"
+    assert table.item(7, 4).text() == f"{total['score']} / 25"
+    assert f"score {total['score']} / 25" in widget.ui.resultLabel.text
+    for warning in result.warnings:
+        assert warning in widget.ui.warningsLabel.text
+    assert not table.item(0, 3).flags() & qt.Qt.ItemIsEditable
+    assert not table.item(7, 5).flags() & qt.Qt.ItemIsEditable
+    type_score(widget, "RUL", "4")
+    assert result.reader_scores[Lobe.RUL] == 4
+    type_score(widget, "RML", "7")
+    assert widget.ui.readerMessageLabel.text == (
+        "a reader's score is a whole number from 0 to 5, not '7'"
+    )
+    assert result.reader_scores[Lobe.RML] is None
+    assert table.item(3, 5).text() == ""
+    type_score(widget, "RML", "0")
+    assert not widget.ui.readerMessageLabel.isVisible()
+
+
+def test_the_threshold_moves_segment_table_and_chart(finished, run):
+    _module, widget, result = finished
+    widget.ui.thresholdSlider.value = 0.3
+    expected = (run.array("dram_refined") > np.float32(0.3)) & (run.array("lobes") > 0)
+    np.testing.assert_array_equal(result.pseudolabel() == 2, expected)
+    share = 100.0 * expected.sum() / (run.array("lobes") > 0).sum()
+    assert widget.ui.scoreTable.item(7, 3).text() == f"{share:.1f}"
+    assert widget.ui.tableSourceBox.currentText == "Pseudo-label"
+    chart = result.get("chartTable").GetTable().GetColumnByName("Lesion [%]")
+    lul = 100.0 * expected[run.array("lobes") == Lobe.LUL].mean()
+    assert chart.GetValue(0) == pytest.approx(lul)
+    assert result.get("pseudolabel").GetDisplayNode().GetVisibility()
+    lesions = result.get("segmentation").GetDisplayNode()
+    assert not lesions.GetSegmentVisibility("ground_glass")
+    widget.ui.tableSourceBox.currentIndex = 0
+    total = run.report["totals"][2]
+    assert widget.ui.scoreTable.item(7, 3).text() == f"{total['lesion_percent']:.1f}"
+    assert lesions.GetSegmentVisibility("ground_glass")
+
+
+def test_an_empty_refined_dram_is_said_and_the_dram_shown(module, run, tmp_path):
+    import SimpleITK as sitk
+
+    widget = module.module.widget()
+    folder = tmp_path / "result"
+    shutil.copytree(run.folder, folder)
+    refined = sitk.ReadImage(str(folder / "dram_refined.nii.gz"))
+    sitk.WriteImage(refined * 1e-4, str(folder / "dram_refined.nii.gz"))
+    fake_library(
+        tmp_path,
+        "child.kill()\nimport shutil\n"
+        f"shutil.copytree({str(folder)!r}, sys.argv[sys.argv.index('-o') + 1])",
+    )
+    choose(widget, add_volume(run.ct), run)
+    widget.ui.applyButton.click()
+    wait_for_run(module, 20)
+    assert widget.ui.heatMapBox.currentText == "dRAM"
+    widget.ui.editingSection.collapsed = False
+    assert widget.ui.mapLabel.isVisible()
+
+
+def test_moving_the_threshold_asks_before_it_replaces_edits(finished, run):
+    module, widget, result = finished
+    mask = edit(result, run)
+    module.dialogs.answers.append(("was edited by hand", "Cancel"))
+    widget.ui.thresholdSlider.value = 0.7
+    assert widget.ui.thresholdSlider.value == pytest.approx(0.5)
+    np.testing.assert_array_equal(result.pseudolabel() == 2, mask & (run.array("lobes") > 0))
+    module.dialogs.answers.append(("was edited by hand", "Ok"))
+    widget.ui.thresholdSlider.value = 0.7
+    assert result.edited() == []
+    assert (result.pseudolabel() == 2).sum() < mask.sum()
+
+
+def test_the_editor_opens_on_the_pseudo_label_masked_to_the_lobes(finished, run):
+    import slicer
+
+    module, widget, result = finished
+    widget.ui.editButton.click()
+    editor = widget.results.editor.widget
+    node = editor.mrmlSegmentEditorNode()
+    assert editor.segmentationNode() is result.get("pseudolabel")
+    assert editor.sourceVolumeNode() is result.ct
+    assert editor.currentSegmentID() == "lesion"
+    assert node.GetMaskMode() == slicer.vtkMRMLSegmentationNode.EditAllowedInsideSingleSegment
+    assert node.GetMaskSegmentID() == "lungs"
+    assert node.GetOverwriteMode() == slicer.vtkMRMLSegmentEditorNode.OverwriteVisibleSegments
+    display = result.get("pseudolabel").GetDisplayNode()
+    assert not display.GetSegmentVisibility("lungs")
+    mask = slicer.util.arrayFromSegmentBinaryLabelmap(result.get("pseudolabel"), "lungs", result.ct)
+    np.testing.assert_array_equal(mask > 0, run.array("lobes") > 0)
+    painted = edit(result, run)
+    before = widget.ui.scoreTable.item(2, 3).text()
+    widget.ui.updateScoresButton.click()
+    inside = painted & (run.array("lobes") == Lobe.RUL)
+    share = 100.0 * inside.sum() / (run.array("lobes") == Lobe.RUL).sum()
+    assert widget.ui.scoreTable.item(2, 3).text() == f"{share:.1f}" != before
+    assert editor._object.shortcuts == 1
+    module.leave()
+    assert editor._object.shortcuts == 0
+    module.show()
+    assert editor._object.shortcuts == 1
+    widget.ui.editButton.click()
+    assert not editor.isVisible()
+    slicer.mrmlScene.Clear(False)
+    assert editor.segmentationNode() is None
+
+
+@pytest.mark.parametrize(("answer", "kept"), [("Keep", True), ("Replace", False), ("Cancel", None)])
+def test_running_again_asks_before_it_replaces_edits(finished, run, tmp_path, answer, kept):
+    module, widget, result = finished
+    mask = edit(result, run)
+    copy = (
+        f"import shutil\nshutil.copytree({str(run.folder)!r}, sys.argv[sys.argv.index('-o') + 1])"
+    )
+    pids = fake_library(tmp_path, f"child.kill()\n{copy}")
+    module.dialogs.answers.append(("Edited by hand: CT pseudo-label", answer))
+    widget.ui.applyButton.click()
+    wait_for_run(module, 20)
+    assert pids.exists() is (kept is not None)
+    now = result.pseudolabel() == 2
+    as_edited = bool((now == (mask & (run.array("lobes") > 0))).all())
+    assert as_edited is (kept is not False)
+    assert result.edited() == ([] if kept is False else ["pseudolabel"])
+
+
+def test_edits_are_asked_about_even_if_a_part_of_the_result_was_deleted(finished, run):
+    import slicer
+
+    module, widget, result = finished
+    edit(result, run)
+    slicer.mrmlScene.RemoveNode(result.get("chart"))
+    widget._onParameters()
+    assert widget.ui.resultLabel.text == "No result for this CT yet."
+    module.dialogs.answers.append(("Edited by hand: CT pseudo-label", "Cancel"))
+    widget.ui.applyButton.click()
+    assert widget.run is None
+    assert len(module.dialogs.messages) == 1
+
+
+def test_heat_map_and_views_follow_the_panel(finished, run):
+    import slicer
+
+    _module, widget, result = finished
+    composite = slicer.app.layoutManager().sliceWidget("Red").mrmlSliceCompositeNode()
+    ui = widget.ui
+    ui.opacitySlider.value = 0.8
+    assert composite.GetForegroundVolumeID() == result.get("refined").GetID()
+    assert composite.GetBackgroundVolumeID() == result.ct.GetID()
+    assert composite.GetForegroundOpacity() == pytest.approx(0.8)
+    ui.floorSlider.value = 0.25
+    assert result.get("refined").GetDisplayNode().GetLowerThreshold() == pytest.approx(0.25)
+    ui.heatMapBox.currentIndex = 1
+    assert composite.GetForegroundVolumeID() == result.get("dram").GetID()
+    ui.heatMapBox.currentIndex = 2
+    assert composite.GetForegroundVolumeID() is None
+
+
+def test_chart_and_surfaces_on_request(finished):
+    import slicer
+
+    _module, widget, result = finished
+    widget.ui.showChartButton.click()
+    plot_view = slicer.util.getNodesByClass("vtkMRMLPlotViewNode")
+    shown = slicer.app.applicationLogic().GetSelectionNode().GetActivePlotChartID()
+    chart = result.get("chart").GetID()
+    assert chart == shown or chart in [node.GetPlotChartNodeID() for node in plot_view]
+    widget.ui.show3DButton.click()
+    assert result.get("segmentation").GetSegmentation().ContainsRepresentation("Closed surface")
+
+
+def test_the_panel_finds_a_saved_result_again(finished, run, tmp_path):
+    import slicer
+
+    module, widget, result = finished
+    type_score(widget, "LLL", "3")
+    widget.ui.thresholdSlider.value = 0.4
+    rows = [row.lesion_percent for row in result.rows]
+    slicer.util.saveScene(str(tmp_path / "scene.mrb"))
+    slicer.mrmlScene.Clear(False)
+    module.process_events()
+    assert widget.ui.scoreTable.rowCount == 0
+    assert widget.ui.resultLabel.text == "No result for this CT yet."
+    slicer.util.loadScene(str(tmp_path / "scene.mrb"))
+    module.process_events()
+    assert widget.ui.inputVolumeSelector.currentNode().GetName() == "CT"
+    assert widget.ui.scoreTable.item(1, 5).text() == "3"
+    assert widget.ui.thresholdSlider.value == pytest.approx(0.4)
+    assert [row.lesion_percent for row in widget._result().rows] == rows
+    widget.ui.thresholdSlider.value = 0.5
+    expected = (run.array("dram_refined") > np.float32(0.5)) & (run.array("lobes") > 0)
+    np.testing.assert_array_equal(widget._result().pseudolabel() == 2, expected)
+
+
+def test_another_ct_has_a_result_of_its_own(finished, run):
+    _module, widget, result = finished
+    other = add_volume(run.ct, "other CT")
+    widget.ui.inputVolumeSelector.setCurrentNode(other)
+    assert widget.ui.scoreTable.rowCount == 0
+    assert not widget.ui.addToTrainingButton.enabled
+    widget.ui.inputVolumeSelector.setCurrentNode(result.ct)
+    assert widget.ui.scoreTable.rowCount == 8
+
+
+def test_a_case_goes_into_the_training_set(finished, run, tmp_path):
+    from Training.data import find_cases
+
+    module, widget, _result = finished
+    ui = widget.ui
+    assert ui.addToTrainingButton.toolTip == "Choose the training folder."
+    ui.trainingPathEdit.currentPath = str(tmp_path / "set")
+    assert "Type your own scores" in ui.addToTrainingButton.toolTip
+    type_score(widget, "RUL", "4")
+    assert ui.caseNameEdit.text == "case-0001"
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "scores.csv").write_text("case,LUL,LLL,RUL,RML,RLL\ncase-0001,,,,,1\n")
+    ui.trainingPathEdit.currentPath = str(tmp_path / "other")
+    assert ui.caseNameEdit.text == "case-0002"
+    ui.trainingPathEdit.currentPath = str(tmp_path / "set")
+    ui.caseNameEdit.text = "Jane Doe"
+    assert "is named with letters" in ui.addToTrainingButton.toolTip
+    ui.caseNameEdit.text = "reader-1"
+    ui.addToTrainingButton.click()
+    assert ui.trainingMessageLabel.text == (
+        "Wrote 3 files of reader-1. "
+        "The pseudo-label was not changed by hand: the training computes its own."
+    )
+    cases, problems = find_cases([tmp_path / "set"])
+    assert [str(p) for p in problems if p.fatal] == []
+    assert (cases[0].name, cases[0].scores[Lobe.RUL], cases[0].label) == ("reader-1", 4, None)
+    for threshold, count in ((0.4, 4), (0.5, 3)):
+        ui.thresholdSlider.value = threshold
+        module.dialogs.answers.append(("has a case reader-1 already", "Ok"))
+        ui.addToTrainingButton.click()
+        assert ui.trainingMessageLabel.text.startswith(f"Wrote {count} files of reader-1.")
+        cases, _problems = find_cases([tmp_path / "set"])
+        assert (cases[0].label is not None) is (count == 4)
+    module.dialogs.answers.append(("has a case reader-1 already", "Cancel"))
+    ui.addToTrainingButton.click()
+    (tmp_path / "set" / "scores.csv").write_text("nonsense\n")
+    ui.caseNameEdit.text = "reader-2"
+    ui.addToTrainingButton.click()
+    message = module.dialogs.messages[-1]
+    assert "is no table with the columns" in message.text + message.details
+    module.errors.clear()
+
+
+# --- the rest -------------------------------------------------------------------------------------
+
+
+def test_choices_are_kept_for_the_next_scene(module, run, tmp_path):
+    import slicer
+
+    widget = module.module.widget()
+    fake_library(tmp_path, "time.sleep(30)")
+    choose(widget, add_volume(run.ct), run)
+    widget.ui.trainingPathEdit.currentPath = str(tmp_path)
+    widget.ui.applyButton.click()
+    slicer.mrmlScene.Clear(False)
+    module.process_events()
+    assert widget.ui.weightsPathEdit.currentPath == str(run.weights)
+    assert widget.ui.trainingPathEdit.currentPath == str(tmp_path)
+    assert widget.ui.deviceBox.currentText == "Processor (CPU)"
+
+
+def test_sample_data_is_made_here(module, run, monkeypatch):
+    import DRAMLesionPanel.logic as logic
+
+    entry = SampleDataLogic.registered[-1]
+    assert (entry["category"], entry["sampleName"]) == ("DRAMLesion", "DRAMLesionPhantom")
+    assert not entry["uris"]
+    assert Path(entry["thumbnailFileName"]).is_file()
+    monkeypatch.setattr("DRAMLesionLib.phantom.make_phantom", lambda **_options: run)
+    ct = entry["customDownloader"](None)[0]
+    assert ct.GetName() == "DRAMLesionPhantom"
+    assert logic.DRAMLesionLogic().inputProblem(ct) == ""
+
+
+def test_the_module_s_own_test_runs(module, run, monkeypatch):
+    import DRAMLesionPanel.self_test as self_test
+
+    monkeypatch.setattr("DRAMLesionLib.phantom.make_phantom", lambda **_options: run)
+    monkeypatch.setattr(self_test.dependencies, "missing", lambda: ["torch>=2.5"])
+    module.module.instance().runTest(msec=0)
+    monkeypatch.setattr(self_test.dependencies, "missing", list)
+
+    def process(_logic, ct, _lobes, device):
+        return add_result(run, ct)
+
+    monkeypatch.setattr(self_test.DRAMLesionLogic, "process", process)
+    module.module.instance().runTest(msec=0)
+
+
+def test_a_result_that_needs_a_missing_package_says_so(module, run, monkeypatch):
+    ct = add_volume(run.ct)
+    add_result(run, ct)
+    monkeypatch.setitem(sys.modules, "DRAMLesionLib.report.model", None)
+    widget = module.module.widget()
+    widget.ui.inputVolumeSelector.setCurrentNode(ct)
+    assert "cannot be shown yet: DRAMLesionLib.report.model is not" in widget.ui.resultLabel.text
+    assert widget.ui.scoreTable.rowCount == 0
+    monkeypatch.undo()
+    widget._onParameters()
+    assert widget.ui.scoreTable.rowCount == 8
+
+
+def test_everything_can_be_reached_with_the_keyboard(finished):
+    import qt
+
+    _module, widget, _result = finished
+    ui = widget.ui
+    mnemonics = []
+    for name, child in vars(ui).items():
+        text = getattr(child, "text", "") if hasattr(child, "text") else ""
+        if isinstance(text, str) and "&" in text:
+            mnemonics.append(text[text.index("&") + 1].lower())
+            if child.inherits("QLabel"):
+                assert child.buddy() is not None, name
+    assert len(mnemonics) == len(set(mnemonics)), sorted(mnemonics)
+    assert not set(mnemonics) & set("fevh"), "the menus of Slicer's window have these"
+    kinds = (qt.QPushButton, qt.QComboBox, qt.QTableWidget, qt.QLineEdit)
+    for name, child in vars(ui).items():
+        if isinstance(child, kinds) and not name.startswith("qt_"):
+            assert child.focusPolicy & qt.Qt.TabFocus, name
+            assert child.toolTip, name
+
+
+def test_help_says_what_it_is_and_what_to_cite(module):
+    description = module.module
+    assert description.title == "DRAMLesion"
+    assert description.categories == ["Segmentation"]
+    assert "Not a medical device" in description.helpText
+    assert "arXiv:2105.11748" in description.acknowledgementText
+    for text in ("&Apply", "Choose a CT.", "No result for this CT yet."):
+        assert text in module.translated
+
+
+def test_it_works_without_a_window(run):
+    with Host(MODULE, main_window=False) as host:
+        logic = host.module.source().DRAMLesionLogic()
+        ct = add_volume(run.ct)
+        assert logic.inputProblem(ct) == ""
+        result = add_result(run, ct)
+        assert result.complete
+    assert os.environ.get("HOME")
