@@ -7,7 +7,7 @@ from torch import nn
 from DRAMLesionLib import geometry
 from DRAMLesionLib.chunks import ChunkConfig
 from DRAMLesionLib.crf import CRFConfig, DenseCRF
-from DRAMLesionLib.dram import DRAMConfig, compute_dram, refine, vessel_share
+from DRAMLesionLib.dram import DRAMConfig, at_its_level, compute_dram, refine, vessel_share
 from DRAMLesionLib.lobes import Lobe
 from DRAMLesionLib.networks.regression import RegressionOutput
 
@@ -91,3 +91,22 @@ def test_progress_reaches_one_and_may_stop(scan):
     seen = []
     compute_dram(Bright(), ct, lobes, None, CONFIG, progress=seen.append)
     assert seen == [0.5, 1.0]
+
+
+def test_a_map_is_steepened_about_the_level_that_its_fraction_gives():
+    # a lobe of 1000 voxels: dRAM 0.4 in a third and 0.02 elsewhere, attended a tenth of it
+    dram = torch.full((1, 1, 10, 10, 10), 0.02)
+    dram[..., :3, :, :] = 0.4
+    dram[..., 3, :, :] = 0.3
+    mask = torch.ones_like(dram, dtype=torch.bool)
+    steep = at_its_level(dram, dram / 10, mask, DRAMConfig())
+    # the mean is 0.162: the level lies within the voxels of the highest value
+    assert (steep[..., :3, :, :] >= 0.5 - 1e-6).all()
+    assert steep[..., 3, :, :].max() < 0.05
+    assert steep[..., 4:, :, :].max() < 1e-6
+    clear = torch.full_like(dram, 0.1)
+    assert at_its_level(clear, clear, mask, DRAMConfig()) is clear
+    # a map that has got to 0 and 1 is cut at 0.5 still
+    sure = torch.where(dram > 0.2, 0.95, 0.01)
+    steep = at_its_level(sure, sure, mask, DRAMConfig())
+    assert ((steep > 0.5) == (sure > 0.5)).all()
