@@ -15,7 +15,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.nn.utils.fusion import fuse_conv_bn_eval
+from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from DRAMLesionLib.networks.unet import VALID_EXACT_SHRINK, VALID_SHRINK, UNet3D
 
@@ -41,10 +41,30 @@ def fused(network: UNet3D) -> UNet3D:
         if not isinstance(stage, nn.Sequential):
             continue
         for n in (0, 3):
-            stage[n] = fuse_conv_bn_eval(stage[n], stage[n + 1])  # type: ignore[type-var, arg-type]
+            convolution, norm = stage[n], stage[n + 1]
+            if not isinstance(convolution, nn.Conv3d) or not isinstance(norm, nn.BatchNorm3d):
+                message = "a stage is twice a convolution, a BatchNorm and a ReLU"
+                raise TypeError(message)
+            _take_up(convolution, norm)
             stage[n + 1] = nn.Identity()
     # convolution, pooling and up-sampling of narrow layers are faster with channels last
     return result.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+
+
+def _take_up(convolution: nn.Conv3d, norm: nn.BatchNorm3d) -> None:
+    """Let a convolution do what the BatchNorm behind it does at inference."""
+    if norm.running_mean is None or norm.running_var is None:
+        message = "a BatchNorm without running statistics cannot be taken up by a convolution"
+        raise ValueError(message)
+    convolution.weight, convolution.bias = fuse_conv_bn_weights(
+        convolution.weight,
+        convolution.bias,
+        norm.running_mean,
+        norm.running_var,
+        norm.eps,
+        norm.weight,
+        norm.bias,
+    )
 
 
 @torch.no_grad()
