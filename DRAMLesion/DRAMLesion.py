@@ -316,11 +316,12 @@ class DRAMLesionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def _start(self, request: Any) -> None:
         self._showRunning(True)
+        run = None
         try:
             run = self.logic.start(request, self.onProgress, self.onFinished)
-        except Exception:
-            self._showRunning(False)
-            raise
+        finally:
+            if run is None:
+                self._showRunning(False)
         # a program that cannot be started has told so already
         self.run = run if run.running else None
 

@@ -111,7 +111,7 @@ class UiLoader(QUiLoader):
         """Load a file and redo the connections that carry a scene, which Qt cannot make here.
 
         Raises:
-            NotImplementedError: for a widget class without stand-in.
+            LookupError: the file has a widget class without stand-in.
         """
         content = bytes(device.readAll().data())
         root = ElementTree.fromstring(content)  # noqa: S314  (a file of this repository)
@@ -124,7 +124,7 @@ class UiLoader(QUiLoader):
         widget = super().load(buffer, parent)
         if self._missing:
             message = f"no stand-in for {sorted(set(self._missing))}: supply it in Testing/host"
-            raise NotImplementedError(message)
+            raise LookupError(message)
         for sender, receiver in scene_connections:
             source = _named(widget, sender)
             target = _named(widget, receiver)

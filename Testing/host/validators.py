@@ -4,15 +4,16 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Any
 
 
-class Validator:
+class Validator(ABC):
     """Base of all checks."""
 
+    @abstractmethod
     def validate(self, value: Any) -> None:
         """Raise if the value is not valid."""
-        raise NotImplementedError
 
 
 class NotNone(Validator):
