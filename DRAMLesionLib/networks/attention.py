@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable
+from itertools import pairwise
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +22,7 @@ OFFSETS: tuple[tuple[int, int, int], ...] = tuple(
 )
 """The 19 positions of a 3x3x3 window with connectivity 2, the centre included, as (k, j, i)."""
 
-_BLOCK_VOXELS = {"cpu": 1 << 14, "cuda": 1 << 22}
+_BLOCK_VOXELS = {"cpu": 1 << 15, "cuda": 1 << 22}
 # on a CPU, the intermediate results of one block stay in the cache
 
 _BARRED = -1e30
@@ -63,9 +64,17 @@ class LocalAttention(nn.Module):
         Returns:
             Revised logit like ``y``.
         """
-        x = self.reduce(features.detach())
-        # g is linear and pointwise, so it may as well follow the sum: one channel instead of eight
-        return y + self.r(self.g(local_attention(self.theta(x), self.phi(x), y)))
+        theta, phi = self._embed(features.detach()).chunk(2, dim=1)
+        # g and r are linear and pointwise: between them they are one factor
+        factor = self.r.weight.flatten() @ self.g.weight.flatten()
+        return torch.addcmul(y, factor, local_attention(theta, phi, y))
+
+    def _embed(self, features: Tensor) -> Tensor:
+        """Return theta and phi of the reduced features, one after the other, by one product."""
+        both = torch.cat((self.theta.weight, self.phi.weight)).flatten(1)
+        bias = both @ cast(Tensor, self.reduce.bias)
+        flat = (both @ self.reduce.weight.flatten(1)) @ features.flatten(2)
+        return (flat + bias[:, None]).unflatten(2, features.shape[2:])
 
 
 def local_attention(theta: Tensor, phi: Tensor, value: Tensor) -> Tensor:
@@ -94,19 +103,20 @@ def local_attention(theta: Tensor, phi: Tensor, value: Tensor) -> Tensor:
 class _LocalAttention(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, theta: Tensor, phi: Tensor, value: Tensor, keep: bool) -> Tensor:
-        queries, keys, values = _queries(theta), _keys(phi), _flat(value)
+        queries, keys, values = _flat(theta), _flat(phi), _flat(value)
+        bar = _bar(value)
         shifts = _shifts(value)
         kept = values.new_empty((len(shifts), values.shape[1] if keep else 0))
         result = torch.zeros_like(values)
 
         def one(start: int, stop: int) -> None:
             affinity = kept[:, start:stop] if keep else kept.new_empty((len(kept), stop - start))
-            _affinities(queries, keys, shifts, start, out=affinity)
+            _affinities(queries, keys, bar, shifts, start, out=affinity)
             block = result[:, start:stop]
             for weight, shift in zip(affinity, shifts, strict=True):
                 block.addcmul_(weight, values[:, start + shift : stop + shift])
 
-        _share_out(one, list(_blocks(value)), value.device)
+        _share_out(one, _blocks(value), value.device)
         ctx.save_for_backward(queries, keys, values, kept)
         return _volume(result, value)
 
@@ -115,7 +125,7 @@ class _LocalAttention(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
         queries, keys, values, affinities = ctx.saved_tensors
         gradients = _flat(gradient)
-        by_query, by_key = torch.zeros_like(queries[:-1]), torch.zeros_like(keys[:-1])
+        by_query, by_key = torch.zeros_like(queries), torch.zeros_like(keys)
         by_value = torch.zeros_like(values)
         shifts = _shifts(gradient)
 
@@ -124,18 +134,18 @@ class _LocalAttention(torch.autograd.Function):
             by_affinity = received.new_empty(affinity.shape)
             for n, shift in enumerate(shifts):
                 there = slice(start + shift, stop + shift)
-                torch.sum(received * values[:, there], 0, out=by_affinity[n])
+                _inner_product(received, values[:, there], out=by_affinity[n])
                 by_value[:, there].addcmul_(affinity[n], received)
             mean = (affinity * by_affinity).sum(0)
             by_score = by_affinity.sub_(mean).mul_(affinity)
-            query, query_gradient = queries[:-1, start:stop], by_query[:, start:stop]
+            query, query_gradient = queries[:, start:stop], by_query[:, start:stop]
             for score, shift in zip(by_score, shifts, strict=True):
                 there = slice(start + shift, stop + shift)
-                query_gradient.addcmul_(score, keys[:-1, there])
+                query_gradient.addcmul_(score, keys[:, there])
                 by_key[:, there].addcmul_(score, query)
 
         # a block writes into its neighbours, but not into theirs
-        blocks = list(_blocks(gradient))
+        blocks = _blocks(gradient)
         for every_other in (blocks[::2], blocks[1::2]):
             _share_out(one, every_other, gradient.device)
         volumes = [_volume(x, gradient) for x in (by_query, by_key, by_value)]
@@ -143,49 +153,43 @@ class _LocalAttention(torch.autograd.Function):
 
 
 def _affinities(
-    queries: Tensor, keys: Tensor, shifts: list[int], start: int, *, out: Tensor
+    queries: Tensor, keys: Tensor, bar: Tensor, shifts: list[int], start: int, *, out: Tensor
 ) -> None:
     """Write the affinities of a block, (19, voxels); over the neighbours they add up to 1."""
     stop = start + out.shape[1]
     query = queries[:, start:stop]
-    products = torch.empty_like(query)
-    for n, shift in enumerate(shifts):
-        torch.mul(query, keys[:, start + shift : stop + shift], out=products)
-        torch.sum(products, 0, out=out[n])
+    for score, shift in zip(out, shifts, strict=True):
+        there = slice(start + shift, stop + shift)
+        _inner_product(query, keys[:, there], out=score).add_(bar[there])
     # torch.softmax over the first of two dimensions takes three times as long
     out.sub_(out.amax(0)).clamp_min_(_LEAST).exp_()
     out.div_(out.sum(0))
 
 
-def _queries(theta: Tensor) -> Tensor:
-    """Flatten theta and append a channel of ones, which meets the bar of :func:`_keys`."""
-    flat = _flat(theta, extra=1)
-    flat[-1] = 1.0
-    return flat
+def _inner_product(a: Tensor, b: Tensor, *, out: Tensor) -> Tensor:
+    """Write the sum of ``a * b`` over the first axis; the products themselves are never kept."""
+    torch.mul(a[0], b[0], out=out)
+    for x, y in zip(a[1:], b[1:], strict=True):
+        out.addcmul_(x, y)
+    return out
 
 
-def _keys(phi: Tensor) -> Tensor:
-    """Flatten phi and append a channel that is 0 inside the volume and bars what is outside."""
-    flat = _flat(phi, extra=1)
-    flat[-1] = _BARRED
-    _inside(flat, phi)[-1] = 0.0
-    return flat
+def _bar(x: Tensor) -> Tensor:
+    """Return what is added to the score of a neighbour, in the flat form: 0 inside the volume."""
+    bar = x.new_full((1, math.prod((x.shape[0], *(n + 2 for n in x.shape[2:])))), _BARRED)
+    _inside(bar, x).zero_()
+    return bar[0]
 
 
-def _flat(x: Tensor, extra: int = 0) -> Tensor:
+def _flat(x: Tensor) -> Tensor:
     """Return (batch, channels, k, j, i) with a border of zeros as (channels, all voxels).
 
     With the border in place each neighbour is one constant distance away for every voxel, so that
     all work is on contiguous runs.
-
-    Args:
-        x: The volume.
-        extra: Channels to append.
     """
     batch, channels, *size = x.shape
-    voxels = batch * math.prod(n + 2 for n in size)
-    flat = x.new_zeros((channels + extra, voxels))
-    _inside(flat, x)[:channels] = x.movedim(1, 0)
+    flat = x.new_zeros((channels, batch * math.prod(n + 2 for n in size)))
+    _inside(flat, x).copy_(x.movedim(1, 0))
     return flat
 
 
@@ -225,14 +229,19 @@ def _share_out(
         list(pool.map(task, blocks))
 
 
-def _blocks(x: Tensor) -> Iterator[tuple[int, int]]:
-    """Yield (start, stop) in the flat form; together they cover every voxel inside the border."""
-    margin = max(_shifts(x))
-    end = x.shape[0] * (x.shape[2] + 2) * (x.shape[3] + 2) * (x.shape[4] + 2) - margin
-    size = _BLOCK_VOXELS.get(x.device.type, 1 << 18)
+def _blocks(x: Tensor) -> list[tuple[int, int]]:
+    """Return (start, stop) in the flat form; together they cover every voxel inside the border.
+
+    On a CPU every thread gets as many blocks as the others, in both halves of the backward pass.
+    Blocks are wide enough for every other one to be worked on at the same time.
+    """
+    reach = max(_shifts(x))
+    end = x.shape[0] * math.prod(n + 2 for n in x.shape[2:]) - reach
+    voxels = end - reach
+    count = -(-voxels // _BLOCK_VOXELS.get(x.device.type, 1 << 18))
     if x.device.type == "cpu":
-        size *= (
-            torch.get_num_threads()
-        )  # each has a cache of its own, and waits for the others less
-    for start in range(margin, end, size):
-        yield start, min(start + size, end)
+        turn = 2 * torch.get_num_threads()
+        count = -(-count // turn) * turn
+    count = max(1, min(count, voxels // (2 * reach)))
+    edges = [reach + voxels * n // count for n in range(count + 1)]
+    return list(pairwise(edges))
