@@ -8,9 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from DRAMLesionLib.boxes import Slices, bounding_box
 from DRAMLesionLib.lobes import Lobe
-
-Slices = tuple[slice, slice, slice]
 
 
 @dataclass(frozen=True)
@@ -49,18 +48,8 @@ def lobe_boxes(lobes: np.ndarray) -> dict[Lobe, Slices]:
     Args:
         lobes: (k, j, i) label array with the values of :class:`Lobe`.
     """
-    boxes = {}
-    for lobe in Lobe:
-        inside = lobes == lobe
-        if not inside.any():
-            continue
-        extents = []
-        for axis in range(3):
-            others = tuple(a for a in range(3) if a != axis)
-            hit = np.flatnonzero(inside.any(axis=others))
-            extents.append(slice(int(hit[0]), int(hit[-1]) + 1))
-        boxes[lobe] = (extents[0], extents[1], extents[2])
-    return boxes
+    boxes = {lobe: bounding_box(lobes == lobe) for lobe in Lobe}
+    return {lobe: box for lobe, box in boxes.items() if box[0].stop}
 
 
 def cut_chunk(

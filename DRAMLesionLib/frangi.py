@@ -21,11 +21,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from DRAMLesionLib.boxes import Slices, bounding_box
 from DRAMLesionLib.devices import single_threaded_pool
 from DRAMLesionLib.errors import InputError
 
 Progress = Callable[[float], None]
-Block = tuple[slice, slice, slice]
 
 BLOCK = 64
 """Edge of a block in voxels: the halo costs less than the copies, the arrays stay in the cache."""
@@ -109,7 +109,7 @@ def vesselness(
         gamma = 0.5 * max(norms, default=0.0) * (sigmas[0] ** 2 if config.normalised else 1.0)
         gamma = gamma or 1.0  # a flat volume: any gamma gives 0
 
-    def work(block: Block) -> None:
+    def work(block: Slices) -> None:
         response[block] = _block_response(values, block, mask, sigmas, config, gamma)
 
     _each_block(work, blocks, progress, (share, 1.0))
@@ -141,7 +141,7 @@ def _checked(
 
 def _block_response(
     values: np.ndarray,
-    block: Block,
+    block: Slices,
     mask: np.ndarray | None,
     sigmas: list[float],
     config: FrangiConfig,
@@ -225,7 +225,9 @@ def _squared_norm(hessian: torch.Tensor) -> torch.Tensor:
     return off.mul_(2.0).addcmul_(kk, kk).addcmul_(jj, jj).addcmul_(ii, ii)
 
 
-def _largest_norm(values: np.ndarray, block: Block, mask: np.ndarray | None, sigma: float) -> float:
+def _largest_norm(
+    values: np.ndarray, block: Slices, mask: np.ndarray | None, sigma: float
+) -> float:
     shape = tuple(s.stop - s.start for s in block)
     halo = _radius(sigma)
     padded = torch.from_numpy(_with_halo(values, block, halo))
@@ -305,7 +307,7 @@ def _buffer(name: str, shape: tuple[int, ...]) -> torch.Tensor:
 # -- blocks and threads ---------------------------------------------------------------------------
 
 
-def _blocks(shape: tuple[int, ...], mask: np.ndarray | None, size: int = BLOCK) -> list[Block]:
+def _blocks(shape: tuple[int, ...], mask: np.ndarray | None, size: int = BLOCK) -> list[Slices]:
     """Return blocks that cover the volume, or what the mask leaves of it."""
     along = [[slice(a, min(a + size, n)) for a in range(0, n, size)] for n in shape]
     blocks = list(itertools.product(along[0], along[1], along[2]))
@@ -314,17 +316,16 @@ def _blocks(shape: tuple[int, ...], mask: np.ndarray | None, size: int = BLOCK) 
     return [_shrunk(block, mask[block]) for block in blocks if mask[block].any()]
 
 
-def _shrunk(block: Block, mask: np.ndarray) -> Block:
+def _shrunk(block: Slices, mask: np.ndarray) -> Slices:
     """Return the part of the block that holds all of its mask, which is not empty."""
-    ranges = []
-    for axis, whole in enumerate(block):
-        others = tuple(a for a in range(3) if a != axis)
-        hit = np.flatnonzero(mask.any(axis=others))
-        ranges.append(slice(whole.start + int(hit[0]), whole.start + int(hit[-1]) + 1))
-    return ranges[0], ranges[1], ranges[2]
+    k, j, i = (
+        slice(whole.start + part.start, whole.start + part.stop)
+        for whole, part in zip(block, bounding_box(mask), strict=True)
+    )
+    return k, j, i
 
 
-def _with_halo(values: np.ndarray, block: Block, halo: int) -> np.ndarray:
+def _with_halo(values: np.ndarray, block: Slices, halo: int) -> np.ndarray:
     """Return the block with ``halo`` voxels around it, mirrored where the volume ends."""
     inner = []
     outside = []
@@ -337,8 +338,8 @@ def _with_halo(values: np.ndarray, block: Block, halo: int) -> np.ndarray:
 
 
 def _each_block(
-    work: Callable[[Block], Any],
-    blocks: list[Block],
+    work: Callable[[Slices], Any],
+    blocks: list[Slices],
     progress: Progress | None,
     span: tuple[float, float],
 ) -> list[Any]:

@@ -19,6 +19,7 @@ import numpy as np
 import SimpleITK as sitk
 from scipy import ndimage
 
+from DRAMLesionLib.boxes import Slices, bounding_box
 from DRAMLesionLib.errors import InputError, WeightsError
 from DRAMLesionLib.geometry import image_like, same_grid, voxel_ml
 
@@ -78,7 +79,7 @@ class Components:
     """
 
     labels: np.ndarray
-    box: tuple[slice, ...]
+    box: Slices
     volume_ml: np.ndarray
     mean_hu: np.ndarray
     sd_hu: np.ndarray
@@ -208,7 +209,7 @@ def find_components(
             msg = f"the {name} mask lies on another grid than the CT; resample it to the CT first"
             raise InputError(msg)
     mask = sitk.GetArrayViewFromImage(lesions) != 0
-    box = _bounding_box(mask)
+    box = bounding_box(mask)
     labels, count = ndimage.label(mask[box], structure=np.ones((3, 3, 3)))
     flat = labels.ravel()
     inside = np.flatnonzero(flat)
@@ -346,16 +347,6 @@ def _moments(
     # second pass around the mean: squares of raw HU would cancel
     variance = np.bincount(owner, weight * (hu - mean[owner]) ** 2, minlength=count) / total
     return mean, np.sqrt(variance)
-
-
-def _bounding_box(mask: np.ndarray) -> tuple[slice, ...]:
-    """Return the box around a mask, empty slices where the mask is empty."""
-    box = []
-    for axis in range(mask.ndim):
-        others = tuple(a for a in range(mask.ndim) if a != axis)
-        hit = np.flatnonzero(mask.any(axis=others))
-        box.append(slice(int(hit[0]), int(hit[-1]) + 1) if len(hit) else slice(0, 0))
-    return tuple(box)
 
 
 def _check_head(content: Any, name: str) -> None:

@@ -17,6 +17,7 @@ import torch
 from scipy import ndimage
 from skimage.filters import threshold_otsu
 
+from DRAMLesionLib.boxes import bounding_box
 from DRAMLesionLib.errors import InputError
 from DRAMLesionLib.frangi import TRUNCATE, FrangiConfig, vesselness
 from DRAMLesionLib.geometry import array, image_like, same_grid
@@ -27,7 +28,6 @@ from DRAMLesionLib.networks.unet import UNet3D
 __all__ = ["FrangiConfig", "ReferenceConfig", "predict_vessels", "reference_vessels", "vesselness"]
 
 Progress = Callable[[float], None]
-Block = tuple[slice, slice, slice]
 
 
 @dataclass(frozen=True)
@@ -77,9 +77,7 @@ def reference_vessels(
     inside = array(lungs) > 0
     vessels = np.zeros(inside.shape, dtype=bool)
     if inside.any():
-        box = _bounding_box(
-            inside, margin=math.ceil(TRUNCATE * max(config.frangi.sigmas) / spacing)
-        )
+        box = bounding_box(inside, math.ceil(TRUNCATE * max(config.frangi.sigmas) / spacing))
         crop = inside[box]
         scaled = window(array(ct)[box])
         response = vesselness(scaled, spacing, config.frangi, crop, progress)
@@ -134,16 +132,6 @@ def _isotropic_spacing(ct: sitk.Image, lungs: sitk.Image) -> float:
         msg = "the lung mask lies on another grid than the CT; resample it to the working grid"
         raise InputError(msg)
     return float(spacing[0])
-
-
-def _bounding_box(inside: np.ndarray, margin: int) -> Block:
-    """Return the box around a mask that is not empty, grown by ``margin`` voxels."""
-    box = ndimage.find_objects(inside.view(np.uint8))[0]
-    grown = (
-        slice(max(s.start - margin, 0), min(s.stop + margin, n))
-        for s, n in zip(box, inside.shape, strict=True)
-    )
-    return tuple(grown)  # type: ignore[return-value]
 
 
 def _otsu(values: np.ndarray) -> float:

@@ -141,21 +141,16 @@ class DRAMLesionLogic(ScriptedLoadableModuleLogic):
     def process(
         self,
         ct: Any,
-        lobesNode: Any = None,
-        lobeMatches: Mapping[str, str] | None = None,
-        device: str = "auto",
-        weightsFolder: str = "",
-        lobeProvider: str = "embedded",
-        keep: list[str] | None = None,
+        *what: Any,
         progress: Progress | None = None,
         cancel: Callable[[], bool] | None = None,
+        **named: Any,
     ) -> "Result":
-        """Run in this process and wait; see `request` for the arguments.
+        """Run in this process and wait; `request` says what there is to choose besides the CT.
 
         Raises DRAMLesionError; the scene is then as it was before.
         """
-        made = self.request(ct, lobesNode, lobeMatches, device, weightsFolder, lobeProvider, keep)
-        return runInProcess(made, progress, cancel)
+        return runInProcess(self.request(ct, *what, **named), progress, cancel)
 
     def start(self, request: Request, onProgress: Progress, onFinished: Finished) -> BackgroundRun:
         """Run in the background."""

@@ -9,53 +9,44 @@ from slicer.i18n import tr as _
 from slicer.parameterNodeWrapper import WithinRange, parameterNodeWrapper
 
 
-class LobesFrom(Enum):
+class Labelled(Enum):
+    """One of several: its value goes into settings and files, its label is what the user reads."""
+
+    def __new__(cls, value: str, label: str) -> "Labelled":
+        choice = object.__new__(cls)
+        choice._value_ = value
+        choice._label = label
+        return choice
+
+    def label(self) -> str:
+        """What Slicer writes into a combo box."""
+        return self._label
+
+
+class LobesFrom(Labelled):
     """Where the lobes come from."""
 
-    ESTIMATE = "embedded"
-    SCENE = "scene"
-    TOTALSEGMENTATOR = "totalsegmentator"
-    LUNGMASK = "lungmask"
-
-    def label(self) -> str:
-        return {
-            LobesFrom.ESTIMATE: _("Estimate from the CT"),
-            LobesFrom.SCENE: _("Segmentation or label map"),
-            LobesFrom.TOTALSEGMENTATOR: _("TotalSegmentator (if installed)"),
-            LobesFrom.LUNGMASK: _("lungmask (if installed)"),
-        }[self]
+    ESTIMATE = "embedded", _("Estimate from the CT")
+    SCENE = "scene", _("Segmentation or label map")
+    TOTALSEGMENTATOR = "totalsegmentator", _("TotalSegmentator (if installed)")
+    LUNGMASK = "lungmask", _("lungmask (if installed)")
 
 
-class Device(Enum):
+class Device(Labelled):
     """Where the networks run."""
 
-    AUTO = "auto"
-    CPU = "cpu"
-    CUDA = "cuda"
-    MPS = "mps"
-
-    def label(self) -> str:
-        return {
-            Device.AUTO: _("Automatic"),
-            Device.CPU: _("Processor (CPU)"),
-            Device.CUDA: _("NVIDIA graphics card (CUDA)"),
-            Device.MPS: _("Apple graphics (MPS)"),
-        }[self]
+    AUTO = "auto", _("Automatic")
+    CPU = "cpu", _("Processor (CPU)")
+    CUDA = "cuda", _("NVIDIA graphics card (CUDA)")
+    MPS = "mps", _("Apple graphics (MPS)")
 
 
-class HeatMap(Enum):
+class HeatMap(Labelled):
     """Which map is shown over the CT."""
 
-    REFINED = "refined"
-    DRAM = "dram"
-    NONE = "none"
-
-    def label(self) -> str:
-        return {
-            HeatMap.REFINED: _("Refined dRAM"),
-            HeatMap.DRAM: _("dRAM"),
-            HeatMap.NONE: _("None"),
-        }[self]
+    REFINED = "refined", _("Refined dRAM")
+    DRAM = "dram", _("dRAM")
+    NONE = "none", _("None")
 
 
 @parameterNodeWrapper

@@ -14,6 +14,7 @@ import SimpleITK as sitk
 from scipy import ndimage
 from skimage.segmentation import watershed
 
+from DRAMLesionLib.boxes import bounding_box
 from DRAMLesionLib.errors import InputError, ScanWarning
 from DRAMLesionLib.geometry import AIR_HU, array, image_like, resample, working_grid
 from DRAMLesionLib.lobes.airways import find_airways
@@ -75,7 +76,7 @@ def _label_lungs(hu: np.ndarray) -> tuple[np.ndarray, np.ndarray, list[ScanWarni
     if air.sum() * GRID_MM**3 / 1000.0 < MIN_LUNG_ML:
         message = "No lung found: the CT has no air-filled space inside the body."
         raise InputError(message)
-    box = _bounding_box(air, margin=round(12 / GRID_MM))
+    box = bounding_box(air, margin=round(12 / GRID_MM))
     labels = np.zeros(hu.shape, dtype=np.uint8)
     airways = np.zeros(hu.shape, dtype=bool)
     part = hu[box]
@@ -215,14 +216,6 @@ def _side_markers(aerated: np.ndarray, middle: float) -> np.ndarray | None:
 
 def _dilate(mask: np.ndarray, iterations: int) -> np.ndarray:
     return ndimage.binary_dilation(mask, iterations=iterations) if mask.any() else mask
-
-
-def _bounding_box(mask: np.ndarray, margin: int) -> tuple[slice, ...]:
-    box = ndimage.find_objects(mask.astype(np.uint8))[0]
-    return tuple(
-        slice(max(0, s.start - margin), min(n, s.stop + margin))
-        for s, n in zip(box, mask.shape, strict=True)
-    )
 
 
 def _slices(components: np.ndarray, wanted: list[int] | np.ndarray) -> list[tuple[slice, ...]]:

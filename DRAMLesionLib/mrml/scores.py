@@ -114,8 +114,7 @@ def untyped_rows(
                 lobe_confidence=old.lobe_confidence if old else None,
             )
         )
-    totals = [model._sum_row(name, members, rows) for name, members in model.TOTALS.items()]
-    return [*rows, *totals]
+    return [*rows, *model.total_rows(rows)]
 
 
 def check_reader_score(text: str) -> int | None:

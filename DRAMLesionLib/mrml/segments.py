@@ -12,6 +12,7 @@ import slicer
 import vtk
 from vtk.util.numpy_support import vtk_to_numpy
 
+from DRAMLesionLib import boxes
 from DRAMLesionLib.lobes import Lobe
 from DRAMLesionLib.lobes.terminology import (
     LESION_TERM,
@@ -163,14 +164,8 @@ def oriented_image(values: np.ndarray, ct: Any, box: Box | None = None) -> Any:
 
 def bounding_box(values: np.ndarray) -> Box:
     """Return first and last + 1 index (k, j, i) of what is not 0; one voxel where nothing is."""
-    low, high = [], []
-    inside = values != 0
-    for axis in range(3):
-        others = tuple(a for a in range(3) if a != axis)
-        found = np.flatnonzero(inside.any(axis=others))
-        low.append(int(found[0]) if found.size else 0)
-        high.append(int(found[-1]) + 1 if found.size else 1)
-    return low, high
+    box = boxes.bounding_box(values != 0)
+    return [part.start for part in box], [max(part.stop, 1) for part in box]
 
 
 def array_view(image: Any) -> np.ndarray:

@@ -7,7 +7,6 @@ each voxel hangs on some 16 voxels around it instead of 54. The result is that o
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import cast
 
 import torch
@@ -15,16 +14,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from DRAMLesionLib.networks.unet import UNet3D
-from DRAMLesionLib.networks.whole import Progress
+from DRAMLesionLib.networks.whole import REACH, Progress, Take, in_halves
 
 LOCAL_HALO = 16
 """Voxels on each side that the output depends on: 12 of the valid convolutions, and 4 that the last
 voxel's repetition in the up-sampling reaches, rounded up to keep the pooling lattice."""
 
-_CONVOLUTIONS = 2
-_QUICK = 20480
-"""Channels times k times j above which PyTorch takes its quick code for a single image, too."""
-_EDGE = LOCAL_HALO - 6 * _CONVOLUTIONS
+_EDGE = LOCAL_HALO - 3 * REACH
 
 
 def is_local(network: UNet3D) -> bool:
@@ -36,7 +32,7 @@ def is_local(network: UNet3D) -> bool:
 def run_local(
     network: UNet3D,
     image: Tensor,
-    take: Callable[[int, Tensor], None],
+    take: Take,
     depth: int = 16,
     progress: Progress | None = None,
 ) -> None:
@@ -46,8 +42,7 @@ def run_local(
         network: Local, fused (:func:`DRAMLesionLib.networks.whole.fused`), on the device of
             ``image``.
         image: (1, 1, k, j, i), sizes even. The output is twice ``LOCAL_HALO`` smaller.
-        take: Called with the first index k of a slab of the output and its logits, (1,
-            out_channels, at most ``depth``, j, i), in the order of k.
+        take: Gets the output, see :data:`~DRAMLesionLib.networks.whole.Take`.
         depth: Thickness of the slabs in voxels, even; less needs less memory and more work.
         progress: Called with the share done, 0 to 1.
     """
@@ -61,32 +56,16 @@ def run_local(
 
 
 def _slab(network: UNet3D, second_level: nn.Module, image: Tensor) -> Tensor:
-    first = _in_halves(network.encoder[0], image)
-    second = _in_halves(network.encoder[1], F.max_pool3d(first, 2))
-    second = _in_halves(second_level, second)
+    first = in_halves(network.encoder[0], image)
+    second = in_halves(network.encoder[1], F.max_pool3d(first, 2))
+    second = in_halves(second_level, second)
     up = F.interpolate(second, scale_factor=2, mode="trilinear", align_corners=False)
     crop = (first.shape[2] - up.shape[2]) // 2
     inner = slice(crop, -crop)
     skip = first[:, :, inner, inner, inner]
-    logits = network.head(_in_halves(network.decoder[2], torch.cat((skip, up), dim=1)))
+    logits = network.head(in_halves(network.decoder[2], torch.cat((skip, up), dim=1)))
     edge = slice(_EDGE, -_EDGE)
     return logits[:, :, edge, edge, edge]
-
-
-def _in_halves(stage: nn.Module, x: Tensor) -> Tensor:
-    """Run two valid convolutions, where that is quicker as a batch of two halves that overlap.
-
-    On a CPU, PyTorch leaves the convolution of a single small image to its slow code.
-    """
-    reach = 2 * _CONVOLUTIONS
-    thick = x.shape[2] - reach
-    channels = min(layer.in_channels for layer in stage.modules() if isinstance(layer, nn.Conv3d))
-    large = channels * (x.shape[2] - reach) * (x.shape[3] - reach) > _QUICK
-    if large or x.is_cuda or thick % 2:
-        return stage(x)
-    half = thick // 2
-    y = stage(torch.cat((x[:, :, : half + reach], x[:, :, half:])))
-    return torch.cat((y[:1], y[1:]), dim=2)
 
 
 def _without_deep(network: UNet3D) -> nn.Module:

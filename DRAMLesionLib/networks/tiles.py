@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 
 from DRAMLesionLib import intensity
+from DRAMLesionLib.boxes import Slices, bounding_box
 from DRAMLesionLib.devices import free_memory, is_out_of_memory
 from DRAMLesionLib.networks.local import LOCAL_HALO, is_local, run_local
 from DRAMLesionLib.networks.unet import STRIDE, VALID_EXACT_SHRINK, UNet3D
 from DRAMLesionLib.networks.whole import fused, run_whole
 
 Progress = Callable[[float], None]
-Slices = tuple[slice, slice, slice]
 
 _HALO = VALID_EXACT_SHRINK // 2
 _BYTES = 5.5
@@ -154,13 +154,12 @@ def tiles(inside: np.ndarray, largest: int) -> Iterator[Slices]:
         Slices whose starts and lengths are multiples of 8, so that the pooling lattice is the
         same in each; the last ones may reach beyond the volume.
     """
+    if not inside.any():
+        return
     ranges = []
-    for axis in range(3):
-        hit = np.flatnonzero(inside.any(axis=tuple(a for a in range(3) if a != axis)))
-        if hit.size == 0:
-            return
-        start = int(hit[0]) // STRIDE * STRIDE
-        extent = int(hit[-1]) + 1 - start
+    for box in bounding_box(inside):
+        start = box.start // STRIDE * STRIDE
+        extent = box.stop - start
         count = -(-extent // max(largest // STRIDE * STRIDE, STRIDE))
         edge = -(-extent // (count * STRIDE)) * STRIDE
         ranges.append([slice(start + n * edge, start + (n + 1) * edge) for n in range(count)])

@@ -21,8 +21,15 @@ from DRAMLesionLib.networks.unet import VALID_EXACT_SHRINK, VALID_SHRINK, UNet3D
 
 Progress = Callable[[float], None]
 
-_REACH = 4
+Take = Callable[[int, Tensor], None]
+"""Gets an output slab by slab, in the order of k: the first index k of a slab, and its logits (1,
+out_channels, k, j, i)."""
+
+REACH = 4
 """Voxels that two valid convolutions take away on each axis."""
+
+_QUICK = 20480
+"""Channels times k times j above which PyTorch takes its quick code for a single image, too."""
 
 _SKIP_0, _SKIP_1, _SKIP_2 = 40, 16, 4
 """Voxels by which each skip connection is cropped on each side."""
@@ -71,7 +78,7 @@ def _take_up(convolution: nn.Conv3d, norm: nn.BatchNorm3d) -> None:
 def run_whole(
     network: UNet3D,
     image: Tensor,
-    take: Callable[[int, Tensor], None],
+    take: Take,
     depth: int = 16,
     progress: Progress | None = None,
 ) -> None:
@@ -81,21 +88,20 @@ def run_whole(
         network: In evaluation mode, on the device of ``image``; quicker when :func:`fused`.
         image: (1, 1, k, j, i), each size 116 + 8 n. The output is ``VALID_EXACT_SHRINK`` smaller:
             voxels that the border of the volume has changed are left out.
-        take: Called with the first index k of a slab of the output and its logits, (1,
-            out_channels, at most ``depth``, j, i), in the order of k.
+        take: Gets the output, see :data:`Take`.
         depth: Thickness of the slabs in voxels of the full resolution, even; less needs less
             memory.
         progress: Called with the share done, 0 to 1.
     """
     tell = progress or (lambda _: None)
     size = torch.tensor(image.shape[2:])
-    half = (size - _REACH) // 2
-    quarter = (half - _REACH) // 2
-    eighth = (quarter - _REACH) // 2
+    half = (size - REACH) // 2
+    quarter = (half - REACH) // 2
+    eighth = (quarter - REACH) // 2
     encoder, decoder = network.encoder, network.decoder
 
     def first(a: int, b: int) -> Tensor:
-        return _pool(_halved(encoder[0], image[:, :, 2 * a : 2 * b + _REACH]))
+        return _pool(in_halves(encoder[0], image[:, :, 2 * a : 2 * b + REACH]))
 
     pooled = _slabs(half, depth // 2, first)
     tell(_SHARES[0])
@@ -108,12 +114,12 @@ def run_whole(
     del pooled, skip_1, skip_2, bottom, level_2
     tell(_SHARES[2])
 
-    inner = [slice(_SKIP_0, _SKIP_0 + 2 * n + _REACH) for n in level_1.shape[3:]]
+    inner = [slice(_SKIP_0, _SKIP_0 + 2 * n + REACH) for n in level_1.shape[3:]]
     stop = int(size[0]) - VALID_SHRINK - _EDGE
     for a in range(_EDGE, stop, depth):
         b = min(a + depth, stop)
-        seen = image[:, :, _SKIP_0 + a : _SKIP_0 + b + 2 * _REACH, inner[0], inner[1]]
-        both = torch.cat((_halved(encoder[0], seen), _upsampled(level_1, a, b + _REACH)), dim=1)
+        seen = image[:, :, _SKIP_0 + a : _SKIP_0 + b + 2 * REACH, inner[0], inner[1]]
+        both = torch.cat((in_halves(encoder[0], seen), _upsampled(level_1, a, b + REACH)), dim=1)
         logits = network.head(decoder[2](both))
         take(a - _EDGE, logits[..., _EDGE:-_EDGE, _EDGE:-_EDGE])
         tell(_SHARES[2] + (1.0 - _SHARES[2]) * (b - _EDGE) / (stop - _EDGE))
@@ -127,7 +133,7 @@ def _encode(
     skip: list[Tensor] = []
 
     def one(a: int, b: int) -> Tensor:
-        y = stage(x[:, :, 2 * a : 2 * b + _REACH])
+        y = stage(x[:, :, 2 * a : 2 * b + REACH])
         if not skip:
             skip.append(_empty(y, kept))
         first, last = max(2 * a, crop), min(2 * b, crop + kept[0])
@@ -142,10 +148,10 @@ def _encode(
 
 def _decode(stage: nn.Module, skip: Tensor, x: Tensor, depth: int) -> Tensor:
     """Return the output of a decoder stage on its skip connection and the up-sampled ``x``."""
-    size = torch.tensor(skip.shape[2:]) - _REACH
+    size = torch.tensor(skip.shape[2:]) - REACH
 
     def one(a: int, b: int) -> Tensor:
-        return stage(torch.cat((skip[:, :, a : b + _REACH], _upsampled(x, a, b + _REACH)), dim=1))
+        return stage(torch.cat((skip[:, :, a : b + REACH], _upsampled(x, a, b + REACH)), dim=1))
 
     return _slabs(size, depth, one)
 
@@ -162,16 +168,18 @@ def _slabs(size: Tensor, depth: int, one: Callable[[int, int], Tensor]) -> Tenso
     return result
 
 
-def _halved(stage: nn.Module, x: Tensor) -> Tensor:
-    """Run two valid convolutions on a slab as a batch of two halves that overlap.
+def in_halves(stage: nn.Module, x: Tensor) -> Tensor:
+    """Run two valid convolutions, where that is quicker as a batch of two halves that overlap.
 
-    On a CPU, PyTorch leaves the convolution of a single image with one channel to its slow code.
+    On a CPU, PyTorch leaves the convolution of a single small image to its slow code.
     """
-    thick = x.shape[2] - _REACH
-    if x.is_cuda or thick % 2:
+    thick = x.shape[2] - REACH
+    channels = min(layer.in_channels for layer in stage.modules() if isinstance(layer, nn.Conv3d))
+    large = channels * thick * (x.shape[3] - REACH) > _QUICK
+    if large or x.is_cuda or thick % 2:
         return stage(x)
     half = thick // 2
-    y = stage(torch.cat((x[:, :, : half + _REACH], x[:, :, half:])))
+    y = stage(torch.cat((x[:, :, : half + REACH], x[:, :, half:])))
     return torch.cat((y[:1], y[1:]), dim=2)
 
 

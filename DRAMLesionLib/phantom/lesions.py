@@ -18,6 +18,7 @@ from statistics import NormalDist
 import numpy as np
 from scipy import ndimage
 
+from DRAMLesionLib.boxes import bounding_box
 from DRAMLesionLib.lesion_types import LesionType
 from DRAMLesionLib.lobes import Lobe
 from DRAMLesionLib.phantom.fields import Grid, lattice, noise, smooth_step, to_grid
@@ -150,9 +151,9 @@ def insert_lesions(
     fractions = {lobe: draw_fraction(streams[1], scores.get(lobe, 0)) for lobe in Lobe}
     result = ct.astype(np.float32)
     types = np.zeros(ct.shape, dtype=np.uint8)
-    box = _bounding_box(lobes, margin=3)
-    if box is None or not any(fractions.values()):
+    if not lobes.any() or not any(fractions.values()):
         return result, types
+    box = bounding_box(lobes > 0, margin=3)
     lumen = None if airways is None else airways[box] == 1
     part = _Insertion(lobes[box], lumen, spacing, style, streams[2:])
     excess, types[box] = part.place(fractions)
@@ -330,13 +331,6 @@ class _Insertion:
         narrow = noise(rng, lattice(self._grid, 5.0), self._grid)
         lines = np.maximum(1.0 - np.abs(wide) / 0.25, 0.8 - np.abs(narrow) / 0.25)
         return np.maximum(lines, 0.0)
-
-
-def _bounding_box(lobes: np.ndarray, margin: int) -> tuple[slice, ...] | None:
-    if not lobes.any():
-        return None
-    box = ndimage.find_objects((lobes > 0).astype(np.uint8))[0]
-    return tuple(slice(max(part.start - margin, 0), part.stop + margin) for part in box)
 
 
 def _over_the_edge(

@@ -176,7 +176,15 @@ def tabulate(
         else _lobe_row(lobe, volumes[lobe], vessels is not None, sure.get(lobe))
         for lobe in Lobe
     )
-    return rows, tuple(_sum_row(name, members, rows) for name, members in TOTALS.items())
+    return rows, total_rows(rows)
+
+
+def total_rows(rows: Sequence[LobeRow]) -> tuple[LobeRow, ...]:
+    """Return left lung, right lung and total, each the sum of those of its lobes in ``rows``.
+
+    Lobes that could not be assessed are left out of the sums, and named in the status.
+    """
+    return tuple(_sum_row(name, members, rows) for name, members in TOTALS.items())
 
 
 def _joint_counts(lobes: np.ndarray, lesions: np.ndarray, vessels: np.ndarray | None) -> np.ndarray:

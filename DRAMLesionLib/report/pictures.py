@@ -16,6 +16,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from DRAMLesionLib import geometry
+from DRAMLesionLib.boxes import bounding_box
 from DRAMLesionLib.lobes import LEFT_LOBES, RIGHT_LOBES, Lobe
 from DRAMLesionLib.report import drawing
 from DRAMLesionLib.report.model import LESION_LABELS
@@ -149,10 +150,7 @@ def _axial_levels(lesion: np.ndarray, lung: np.ndarray) -> list[int]:
 def _box(lung: np.ndarray, search: sitk.Image) -> np.ndarray:
     """Return the lower and upper LPS corner, mm, of what pictures show: (2, 3), order x, y, z."""
     shown = lung if lung.any() else np.ones_like(lung)
-    ends = []
-    for axis in (2, 1, 0):
-        inside = np.flatnonzero(shown.any(axis=tuple(a for a in range(3) if a != axis)))
-        ends.append((inside[0], inside[-1]))
+    ends = [(part.start, part.stop - 1) for part in reversed(bounding_box(shown))]
     index = np.array(ends, dtype=float).T
     corners = np.array(search.GetOrigin()) + index * _SEARCH_MM
     corners[0] -= _SEARCH_MM / 2.0 + _MARGIN_MM

@@ -1,8 +1,10 @@
-"""Untrained networks in a folder, and one that marks dense voxels, for tests of the whole way."""
+"""Small networks for tests: untrained, random, one that marks dense voxels; and folders of them."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -12,12 +14,18 @@ from DRAMLesionLib.networks.regression import RegressionNetwork
 from DRAMLesionLib.networks.unet import UNet3D
 
 
-def write_small_weights(folder: Path) -> Path:
-    """Write an untrained regression and segmentation network, small enough for tests."""
-    torch.manual_seed(0)
-    common = {"date": "2026-01-01", "data": ["nothing: untrained"], "licence": "Apache-2.0"}
+def write_weights(
+    folder: Path,
+    regression: RegressionNetwork,
+    segmentation: UNet3D,
+    chunk_size: int,
+    source: str,
+    metrics: Mapping[str, Any],
+) -> Path:
+    """Write networks of one base channel, the regression without attention, with quick settings."""
+    about: dict[str, Any] = {"date": "2026-01-01", "data": [source], "licence": "Apache-2.0"}
     weights.save_network(
-        RegressionNetwork(base_channels=1, attention=False),
+        regression,
         folder,
         "regression",
         architecture={
@@ -25,25 +33,40 @@ def write_small_weights(folder: Path) -> Path:
             "arguments": {"base_channels": 1, "attention": False},
         },
         config={
-            "chunk": {"spacing": 3.0, "size": 16},
+            "chunk": {"spacing": 3.0, "size": chunk_size},
             "scales": [1.0],
             "crf": {"iterations": 1},
             "threshold": 0.5,
         },
-        metrics={},
-        **common,
+        metrics=metrics,
+        **about,
     )
-    arguments = {"base_channels": 1, "out_channels": 3, "padding": "valid"}
     weights.save_network(
-        UNet3D(**arguments),
+        segmentation,
         folder,
         "segmentation",
-        architecture={"type": "UNet3D", "arguments": arguments},
+        architecture={
+            "type": "UNet3D",
+            "arguments": {"base_channels": 1, "out_channels": 3, "padding": "valid"},
+        },
         config={"spacing": 3.0},
-        metrics={},
-        **common,
+        metrics=metrics,
+        **about,
     )
     return folder
+
+
+def write_small_weights(folder: Path) -> Path:
+    """Write an untrained regression and segmentation network, small enough for tests."""
+    torch.manual_seed(0)
+    return write_weights(
+        folder,
+        RegressionNetwork(base_channels=1, attention=False),
+        UNet3D(base_channels=1, out_channels=3, padding="valid"),
+        chunk_size=16,
+        source="nothing: untrained",
+        metrics={},
+    )
 
 
 def dense_voxels() -> UNet3D:
@@ -60,4 +83,16 @@ def dense_voxels() -> UNet3D:
         network.head.weight[2, 0] = 100.0
         network.head.bias[1] = -50.0
         network.head.bias[2] = -100.0 * float(window(torch.tensor(-600.0)))
+    return network
+
+
+def random_network(seed: int) -> UNet3D:
+    """Return a segmentation network with random weights, BatchNorm's statistics included."""
+    torch.manual_seed(seed)
+    network = UNet3D(out_channels=3, base_channels=2, padding="valid").eval()
+    for module in network.modules():
+        if isinstance(module, torch.nn.BatchNorm3d):
+            module.running_mean.normal_(0, 0.1)
+            module.running_var.uniform_(0.5, 1.5)
+    network.head.weight.data.normal_(0, 1)
     return network

@@ -12,6 +12,7 @@ from scipy.spatial.transform import Rotation
 from DRAMLesionLib import geometry
 from DRAMLesionLib.lobes import Lobe
 from Testing.library import simple_chest as chest
+from Testing.library.overlap import dice
 
 
 def signed_permutations() -> list[np.ndarray]:
@@ -26,10 +27,6 @@ def oblique() -> list[np.ndarray]:
     angles = [(0, 0, 17), (12, 0, 0), (0, 25, 0), (10, -20, 30), (40, 35, -15), (5, 60, 5)]
     turns = [Rotation.from_euler("xyz", a, degrees=True).as_matrix() for a in angles]
     return [*turns, turns[3] @ np.diag([-1, 1, 1]), turns[4][:, [2, 0, 1]]]
-
-
-def dice(a: np.ndarray, b: np.ndarray) -> float:
-    return 2.0 * np.sum(a & b) / (np.sum(a) + np.sum(b))
 
 
 ORIENTATIONS = signed_permutations() + oblique()

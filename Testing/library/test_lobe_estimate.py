@@ -10,6 +10,7 @@ from DRAMLesionLib.lobes import LEFT_LOBES, Lobe
 from DRAMLesionLib.lobes.estimate import estimate_lobes
 from DRAMLesionLib.lobes.lungs import segment_lungs
 from DRAMLesionLib.phantom import make_phantom
+from Testing.library.overlap import dice
 from Testing.library.realdata import DATA, needs_data
 
 SEEDS = (11, 12)
@@ -25,18 +26,14 @@ def estimates(phantoms):
     return [estimate_lobes(phantom.ct) for phantom in phantoms]
 
 
-def _dice(a, b):
-    return 2.0 * np.sum(a & b) / max(np.sum(a) + np.sum(b), 1)
-
-
 def test_lobes_agree_with_the_truth(phantoms, estimates):
-    dice = [
-        _dice(geometry.array(e.lobes) == lobe, geometry.array(p.lobes) == lobe)
+    scores = [
+        dice(geometry.array(e.lobes) == lobe, geometry.array(p.lobes) == lobe)
         for p, e in zip(phantoms, estimates, strict=True)
         for lobe in Lobe
     ]
-    assert np.mean(dice) >= 0.90
-    assert min(dice) > 0.6
+    assert np.mean(scores) >= 0.90
+    assert min(scores) > 0.6
 
 
 def test_the_estimate_lies_on_the_ct_and_says_how_sure_it_is(phantoms, estimates):
@@ -73,7 +70,7 @@ def test_a_dense_lobe_base_at_the_chest_wall_stays_lung(phantoms):
     lungs = segment_lungs(geometry.image_like(hu, phantom.ct))
     found = geometry.array(geometry.resample(lungs.lungs, phantom.ct, "nearest"))
     assert (found[dense] > 0).mean() > 0.85
-    assert _dice(found > 0, lobes > 0) > 0.9
+    assert dice(found > 0, lobes > 0) > 0.9
 
 
 def test_no_lung_is_an_error():

@@ -6,19 +6,13 @@ import torch
 
 from DRAMLesionLib.networks import tiles
 from DRAMLesionLib.networks.local import LOCAL_HALO, is_local, run_local
-from DRAMLesionLib.networks.unet import UNet3D
 from DRAMLesionLib.networks.whole import fused
+from Testing.library.small_weights import random_network
 
 
 @pytest.fixture(scope="module")
 def network():
-    torch.manual_seed(4)
-    net = UNet3D(out_channels=3, base_channels=2, padding="valid").eval()
-    for module in net.modules():
-        if isinstance(module, torch.nn.BatchNorm3d):
-            module.running_mean.normal_(0, 0.1)
-            module.running_var.uniform_(0.5, 1.5)
-    net.head.weight.data.normal_(0, 1)
+    net = random_network(seed=4)
     assert not is_local(net)
     net.decoder[1][0].weight.data[:, net.low_level_channels[1] :] = 0.0
     assert is_local(net)

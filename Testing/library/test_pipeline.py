@@ -12,6 +12,7 @@ from DRAMLesionLib.networks.unet import UNet3D
 from DRAMLesionLib.phantom import make_phantom
 from DRAMLesionLib.pipeline import STAGES, LesionPipeline
 from DRAMLesionLib.weights import save_network
+from Testing.library.overlap import dice
 from Testing.library.small_weights import dense_voxels, write_small_weights
 
 
@@ -43,10 +44,6 @@ def smooth_result(pipeline, phantom, smooth):
     return pipeline.run(smooth, phantom.lobes, lobe_scheme="dram")
 
 
-def _dice(a, b):
-    return 2.0 * np.sum(a & b) / max(np.sum(a) + np.sum(b), 1)
-
-
 def test_everything_lies_on_the_grid_of_the_ct(result, phantom):
     for name in ("lobes", "lesions", "vessels", "dram", "dram_refined", "lesion_probability"):
         assert geometry.same_grid(getattr(result, name), phantom.ct), name
@@ -61,7 +58,7 @@ def test_the_lesions_are_those_of_the_network_and_the_table_counts_them(result, 
     dense = geometry.array(phantom.ct) > -600
     lobes = geometry.array(phantom.lobes)
     found = geometry.array(result.lesions) > 0
-    assert _dice(found, dense & (lobes > 0)) > 0.95
+    assert dice(found, dense & (lobes > 0)) > 0.95
     row = result.report.row("LLL")
     inside = lobes == Lobe.LLL
     assert row.lesion_percent == pytest.approx(100 * found[inside].mean(), abs=1e-6)
@@ -116,7 +113,7 @@ def test_every_orientation_gives_the_same_result_the_right_way_round(
     got = pipeline.run(ct, lobes, lobe_scheme="dram")
     assert geometry.same_grid(got.lesions, ct)
     expected = _stored_otherwise(smooth_result.lesions, order, flips, rotation)
-    assert _dice(geometry.array(got.lesions) > 0, geometry.array(expected) > 0) > 0.95
+    assert dice(geometry.array(got.lesions) > 0, geometry.array(expected) > 0) > 0.95
     for lobe in Lobe:
         assert got.report.row(lobe.name).lesion_percent == pytest.approx(
             smooth_result.report.row(lobe.name).lesion_percent, abs=1.0
@@ -130,7 +127,7 @@ def test_estimated_lobes_are_on_the_right_side_in_other_orientations(pipeline, p
     truth = _stored_otherwise(phantom.lobes, order, tuple(bool(f) for f in flips), rotation)
     got = pipeline.run(ct)
     left = np.isin(geometry.array(got.lobes), [Lobe.LUL, Lobe.LLL])
-    assert _dice(left, np.isin(geometry.array(truth), [Lobe.LUL, Lobe.LLL])) > 0.85
+    assert dice(left, np.isin(geometry.array(truth), [Lobe.LUL, Lobe.LLL])) > 0.85
     assert got.report.lobes_source == "estimated"
     assert all(row.lobe_confidence is not None for row in got.report.rows)
 

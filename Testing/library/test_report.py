@@ -19,17 +19,11 @@ from DRAMLesionLib import geometry, severity
 from DRAMLesionLib.errors import ScanWarning
 from DRAMLesionLib.lesion_types import LesionType
 from DRAMLesionLib.lobes import Lobe
-from DRAMLesionLib.report import (
-    LESION_LABELS,
-    Report,
-    key_slices,
-    tabulate,
-    to_csv,
-    to_html,
-    to_json,
-)
 from DRAMLesionLib.report.chart import bar_chart
-from DRAMLesionLib.report.html import findings
+from DRAMLesionLib.report.data import to_csv, to_json
+from DRAMLesionLib.report.html import findings, to_html
+from DRAMLesionLib.report.model import LESION_LABELS, Report, tabulate
+from DRAMLesionLib.report.pictures import key_slices
 
 VOXEL_ML = 0.5
 

@@ -6,7 +6,6 @@ import torch
 from DRAMLesionLib.geometry import IDENTITY, image_like
 from DRAMLesionLib.networks import tiles as networks_tiles
 from DRAMLesionLib.networks.tiles import fitting_tile, tiles
-from DRAMLesionLib.networks.unet import UNet3D
 from DRAMLesionLib.networks.whole import fused, run_whole
 from DRAMLesionLib.segmentation import (
     BACKGROUND,
@@ -15,18 +14,12 @@ from DRAMLesionLib.segmentation import (
     lesion_margin,
     segment,
 )
+from Testing.library.small_weights import random_network
 
 
 @pytest.fixture(scope="module")
 def network():
-    torch.manual_seed(3)
-    net = UNet3D(out_channels=3, base_channels=2, padding="valid").eval()
-    for module in net.modules():
-        if isinstance(module, torch.nn.BatchNorm3d):
-            module.running_mean.normal_(0, 0.1)
-            module.running_var.uniform_(0.5, 1.5)
-    net.head.weight.data.normal_(0, 1)
-    return net
+    return random_network(seed=3)
 
 
 def _scan(shape):

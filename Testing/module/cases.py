@@ -12,11 +12,10 @@ import SimpleITK as sitk
 import torch
 
 from DRAMLesionLib import __main__ as command_line
-from DRAMLesionLib import weights
 from DRAMLesionLib.intensity import window
 from DRAMLesionLib.networks.regression import RegressionNetwork
 from DRAMLesionLib.phantom import make_phantom
-from Testing.library.small_weights import dense_voxels
+from Testing.library.small_weights import dense_voxels, write_weights
 
 ROOT = Path(__file__).resolve().parents[2]
 MODULE = ROOT / "DRAMLesion" / "DRAMLesion.py"
@@ -29,12 +28,6 @@ TURN = np.array([[_C, -_S, 0.0], [_S, _C, 0.0], [0.0, 0.0, 1.0]])
 
 def write_dense_weights(folder: Path) -> Path:
     """Write networks that call dense lung lesion: small, and with maps that are not empty."""
-    common: dict[str, Any] = {
-        "date": "2026-01-01",
-        "data": ["nothing: set by hand"],
-        "licence": "Apache-2.0",
-        "metrics": {"steps": 0},
-    }
     regression = RegressionNetwork(base_channels=1, attention=False).eval()
     segmentation = dense_voxels()
     with torch.no_grad():
@@ -45,34 +38,14 @@ def write_dense_weights(folder: Path) -> Path:
         regression.unet.head.weight.zero_()
         regression.unet.head.weight[0, 0] = 40.0
         regression.unet.head.bias[0] = -40.0 * float(window(torch.tensor(-720.0)))
-    weights.save_network(
+    return write_weights(
+        folder,
         regression,
-        folder,
-        "regression",
-        architecture={
-            "type": "RegressionNetwork",
-            "arguments": {"base_channels": 1, "attention": False},
-        },
-        config={
-            "chunk": {"spacing": 3.0, "size": 32},
-            "scales": [1.0],
-            "crf": {"iterations": 1},
-            "threshold": 0.5,
-        },
-        **common,
-    )
-    weights.save_network(
         segmentation,
-        folder,
-        "segmentation",
-        architecture={
-            "type": "UNet3D",
-            "arguments": {"base_channels": 1, "out_channels": 3, "padding": "valid"},
-        },
-        config={"spacing": 3.0},
-        **common,
+        chunk_size=32,
+        source="nothing: set by hand",
+        metrics={"steps": 0},
     )
-    return folder
 
 
 @dataclass(frozen=True)
@@ -99,6 +72,12 @@ class FinishedRun:
     def array(self, name: str) -> np.ndarray:
         """Voxels of a file of the run."""
         return sitk.GetArrayFromImage(sitk.ReadImage(str(self.folder / f"{name}.nii.gz")))
+
+    @property
+    def images(self) -> dict[str, np.ndarray]:
+        """Voxels of the files that become nodes."""
+        names = ("lesions", "vessels", "lobes", "dram", "dram_refined")
+        return {name: self.array(name) for name in names}
 
 
 def finished_run(folder: Path) -> FinishedRun:
@@ -155,5 +134,4 @@ def add_result(run: FinishedRun, ct: Any, keep: tuple[str, ...] = ()) -> Any:
     """Put what the command line made into the scene, as the module does after a run."""
     from DRAMLesionLib.mrml import result
 
-    names = ("lesions", "vessels", "lobes", "dram", "dram_refined")
-    return result.show(ct, {name: run.array(name) for name in names}, run.report, keep)
+    return result.show(ct, run.images, run.report, keep)

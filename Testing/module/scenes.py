@@ -14,6 +14,25 @@ OBLIQUE = np.array(
     ]
 )
 
+# 20° about the R-L axis and a shift, in RAS
+RIGID = np.array(
+    [
+        [1.0, 0.0, 0.0, 10.0],
+        [0.0, np.cos(np.pi / 9), -np.sin(np.pi / 9), 20.0],
+        [0.0, np.sin(np.pi / 9), np.cos(np.pi / 9), -30.0],
+        [0.0, 0.0, 0.0, 1.0],
+    ]
+)
+
+
+def put_under(matrix: np.ndarray, node) -> None:
+    """Let a new linear transform, 4 x 4 in RAS, move a node."""
+    import slicer
+
+    transform = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLinearTransformNode")
+    slicer.util.updateTransformMatrixFromArray(transform, matrix)
+    node.SetAndObserveTransformNodeID(transform.GetID())
+
 
 def make_ct(name: str = "CT"):
     import slicer

@@ -16,6 +16,7 @@ if missing():
     pytest.skip(str(missing()), allow_module_level=True)
 
 from DRAMLesionLib import geometry
+from DRAMLesionLib.errors import InputError
 from DRAMLesionLib.lobes import Lobe
 from DRAMLesionLib.pipeline import STAGES
 from Testing.host.host import Host
@@ -29,6 +30,7 @@ from Testing.module.driving import (
     temporary_folders,
     wait_for_run,
 )
+from Testing.module.scenes import put_under
 
 STAGE_NAMES = ("read", *STAGES, "write")
 
@@ -267,6 +269,54 @@ def test_a_run_that_fails_says_why_and_leaves_nothing(module, run, tmp_path, kin
     assert widget.ui.applyButton.enabled
 
 
+UNEXPECTED = {
+    "library": (InputError("lobes and CT differ"), "lobes and CT differ"),
+    "key": (KeyError("lobes"), "KeyError: 'lobes'"),
+    "import": (ImportError("no module skimage"), "ImportError: no module skimage"),
+    "memory": (MemoryError("too large"), "MemoryError: too large"),
+}
+
+
+@pytest.mark.parametrize("kind", list(UNEXPECTED))
+def test_whatever_goes_wrong_in_reading_a_result_is_told(module, run, tmp_path, monkeypatch, kind):
+    error, reason = UNEXPECTED[kind]
+
+    def fail(*_arguments):
+        raise error
+
+    monkeypatch.setattr("DRAMLesionPanel.run.loadResult", fail)
+    widget = module.module.widget()
+    fake_library(tmp_path, "child.kill()")
+    choose(widget, add_volume(run.ct), run)
+    widget.ui.applyButton.click()
+    wait_for_run(module, 10)
+    assert module.dialogs.messages[-1].text == reason
+    assert widget.ui.statusLabel.text == f"Not done: {reason}"
+    assert widget.ui.inputsSection.enabled
+    assert (widget.ui.applyButton.text, widget.ui.applyButton.enabled) == ("&Apply", True)
+    assert temporary_folders() == []
+    assert module.errors == ([] if kind == "library" else [error]), "and printed if unexpected"
+    module.errors.clear()
+
+
+def test_a_process_lives_as_long_as_the_message_about_its_failure(
+    module, run, tmp_path, monkeypatch
+):
+    widget, seen, answer = module.module.widget(), [], module.dialogs.answer
+    fake_library(tmp_path, "child.kill()\nsys.exit(7)")
+    choose(widget, add_volume(run.ct), run)
+    widget.ui.applyButton.click()
+    widget.run._process._process._object.destroyed.connect(lambda: seen.append("deleted"))
+
+    def answered(message):
+        seen.append("answered")
+        return answer(message)
+
+    monkeypatch.setattr(module.dialogs, "answer", answered)
+    wait_for_run(module, 10)
+    assert seen == ["answered", "deleted"]
+
+
 def test_a_program_that_cannot_be_started_is_named(module, run, tmp_path):
     import slicer
 
@@ -345,8 +395,6 @@ def test_leaving_the_application_ends_a_run(run, tmp_path):
 
 def test_in_process_and_command_line_agree_voxel_for_voxel_below_a_transform(host, run):
     """The CT lies untransformed in the scene, and a transform brings it to where the files are."""
-    import slicer
-
     sys.path.insert(0, str(MODULE.parent))
     module = host.load(MODULE).source()
     from DRAMLesionLib.mrml import volumes
@@ -356,9 +404,7 @@ def test_in_process_and_command_line_agree_voxel_for_voxel_below_a_transform(hos
     plain.SetOrigin((0.0, 0.0, 0.0))
     ct = add_volume(plain)
     matrix = volumes.ras_matrix(run.ct) @ np.linalg.inv(volumes.ras_matrix(plain))
-    transform = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLinearTransformNode")
-    slicer.util.updateTransformMatrixFromArray(transform, matrix)
-    ct.SetAndObserveTransformNodeID(transform.GetID())
+    put_under(matrix, ct)
     lobes = add_lobes(run.lobes, add_volume(run.ct, "where the lobes were drawn"))
     keys = {lobe.name: f"s{lobe.value}" for lobe in Lobe}
     stages = []
@@ -372,7 +418,8 @@ def test_in_process_and_command_line_agree_voxel_for_voxel_below_a_transform(hos
     )
     assert list(dict.fromkeys(stages)) == list(STAGES)
     same_as_files(result, run)
-    assert result.get("refined").GetTransformNodeID() == transform.GetID()
+    assert ct.GetTransformNodeID() is not None
+    assert result.get("refined").GetTransformNodeID() == ct.GetTransformNodeID()
 
 
 def test_a_script_can_cancel_and_nothing_stays(host, run):

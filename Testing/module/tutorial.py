@@ -15,6 +15,7 @@ from PIL import Image
 
 from Testing.host import pictures
 from Testing.module.cases import MODULE, PICTURES, ROOT
+from Testing.module.driving import type_score
 
 SCORES = {"LUL": "2", "LLL": "1", "RUL": "0", "RML": "0", "RLL": "3"}
 """What the reader types into the table."""
@@ -118,16 +119,10 @@ class Tutorial:
         self.ui.editingSection.collapsed = True
         return painted
 
-    def type_score(self, lobe: str, text: str) -> None:
-        """Type into the reader's column."""
-        table = self.ui.scoreTable
-        row = next(r for r in range(table.rowCount) if table.item(r, 0).text() == lobe)
-        table.item(row, 5).setText(text)
-
     def add_to_training_set(self, folder: Path) -> None:
         """Step 7: the reader's scores, and the case into a data set."""
         for lobe, text in SCORES.items():
-            self.type_score(lobe, text)
+            type_score(self.widget, lobe, text)
         self.ui.teachingSection.collapsed = False
         self.ui.trainingPathEdit.currentPath = str(folder)
         self.ui.addToTrainingButton.click()
