@@ -22,7 +22,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import torch
 from lightning.fabric import Fabric
@@ -31,11 +31,13 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from DRAMLesionLib.errors import Cancelled, InputError
-from Training.config import Config, LoopConfig, OptimiserConfig, to_plain
+from Training.config import Config, LoopConfig, OptimiserConfig, build, to_plain
 from Training.data import write_whole
 from Training.distributed import average_gradients, share_statistics
 
 CHECKPOINT, LOG, SETTINGS = "checkpoint.pt", "log.jsonl", "config.yaml"
+
+T = TypeVar("T")
 
 
 class Experiment(ABC):
@@ -142,6 +144,24 @@ def read_checkpoint(folder: Path) -> dict[str, Any]:
     except Exception as error:  # what a damaged file raises depends on where the damage is
         message = f"{path} cannot be read ({error}); remove it to start that stage again"
         raise InputError(message) from error
+
+
+def read_run(folder: Path, kind: type[T]) -> tuple[T, dict[str, Tensor]]:
+    """Read the settings of a run and the tensors of its network.
+
+    Args:
+        folder: Of the run.
+        kind: Dataclass of the settings.
+
+    Raises:
+        InputError: If there is no checkpoint, or one of the two is damaged.
+    """
+    import yaml
+
+    state = read_checkpoint(folder)
+    path = folder / SETTINGS
+    written = yaml.safe_load(path.read_text(encoding="utf-8"))
+    return build(kind, written, str(path)), state["network"]
 
 
 def last_logged(folder: Path, kind: str) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from pathlib import Path
 import SimpleITK as sitk
 
 from DRAMLesionLib import checks
+from DRAMLesionLib.lesion_types import ReferenceTable, classify_lesions
 from DRAMLesionLib.lobes import Lobe
 from DRAMLesionLib.lobes.providers import provide_lobes
 from Training.cache import CachedCase
@@ -182,3 +183,40 @@ def find_lobes(ct: sitk.Image, lobes: sitk.Image | None) -> tuple[sitk.Image, fr
         return estimate, frozenset()
     fitted, reasons, _ = checks.fit_lobes(lobes, ct)
     return fitted, frozenset(reasons)
+
+
+class MaskPredictor(Predictor):
+    """A method with one row: from the CT to a mask and a probability inside the lungs.
+
+    Attributes:
+        row: Name of its row in the tables.
+    """
+
+    row: str
+
+    def __init__(self) -> None:
+        self._types = ReferenceTable.load(None)
+
+    @abstractmethod
+    def segment(self, ct: sitk.Image, lungs: sitk.Image) -> tuple[sitk.Image, sitk.Image]:
+        """Find lesions; what lies outside the lungs does not count.
+
+        Args:
+            ct: HU, any orientation.
+            lungs: uint8 mask on the same grid.
+
+        Returns:
+            Mask and probability on the grid of the CT.
+        """
+
+    def __call__(self, ct: sitk.Image, lobes: sitk.Image | None) -> Outcome:
+        """Segment the scan and tell the types of its lesions; see the base class."""
+        clock = Stopwatch()
+        with clock.stage("lobes"):
+            lobes, missing = find_lobes(ct, lobes)
+        lungs = sitk.Cast(lobes > 0, sitk.sitkUInt8)
+        with clock.stage("segmentation"):
+            found, share = (sitk.Mask(image, lungs) for image in self.segment(ct, lungs))
+        with clock.stage("lesion types"):
+            types = classify_lesions(ct, found, self._types)
+        return Outcome({self.row: Prediction(share, types)}, lobes, missing, clock.seconds)

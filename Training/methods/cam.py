@@ -19,7 +19,6 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 import torch
-import yaml
 from skimage.filters import threshold_otsu
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -33,8 +32,8 @@ from DRAMLesionLib.networks.unet import STRIDE, UNet3D
 from DRAMLesionLib.vessels import reference_vessels
 from Training import losses
 from Training.cache import CachedCase
-from Training.config import Config, RegressionConfig, build
-from Training.engine import SETTINGS, Experiment, make_fabric, read_checkpoint, train
+from Training.config import Config, RegressionConfig
+from Training.engine import Experiment, make_fabric, read_run, train
 from Training.methods.base import (
     Method,
     Outcome,
@@ -167,12 +166,10 @@ class CAMPredictor(Predictor):
     name = NAME
 
     def __init__(self, folder: Path, device: str = "cpu") -> None:
-        state = read_checkpoint(folder)
-        written = yaml.safe_load((folder / SETTINGS).read_text(encoding="utf-8"))
-        self._config = build(RegressionConfig, written, str(folder / SETTINGS))
+        self._config, tensors = read_run(folder, RegressionConfig)
         self._device = pick_device(device)
         network = CAMNetwork(self._config.base_channels)
-        network.load_state_dict(state["network"])
+        network.load_state_dict(tensors)
         self._network = network.to(self._device).eval()
         self._types = ReferenceTable.load(None)
 

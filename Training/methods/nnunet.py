@@ -23,17 +23,8 @@ import SimpleITK as sitk
 
 from DRAMLesionLib import geometry, io
 from DRAMLesionLib.errors import InputError, MissingDependencyError
-from DRAMLesionLib.lesion_types import ReferenceTable, classify_lesions
 from Training.data import find_cases, write_whole
-from Training.methods.base import (
-    Method,
-    Outcome,
-    Prediction,
-    Predictor,
-    Stopwatch,
-    Workplace,
-    find_lobes,
-)
+from Training.methods.base import MaskPredictor, Method, Predictor, Workplace
 from Training.methods.supervised import find_truths
 from Training.workers import in_workers
 
@@ -95,7 +86,7 @@ class NNUNetMethod(Method):
         return NNUNetPredictor(folder, device)
 
 
-class NNUNetPredictor(Predictor):
+class NNUNetPredictor(MaskPredictor):
     """Prediction by nnU-Net's command, a scan at a time.
 
     Args:
@@ -103,9 +94,10 @@ class NNUNetPredictor(Predictor):
         device: Where to compute.
     """
 
-    name = NAME
+    name, row = NAME, ROW
 
     def __init__(self, folder: Path, device: str = "cpu") -> None:
+        super().__init__()
         self._command = find_commands()[PREDICT]
         self._folder, self._device = folder, device
         path = folder / _SETTINGS
@@ -113,21 +105,11 @@ class NNUNetPredictor(Predictor):
             message = f"there is no trained nnU-Net in {folder}"
             raise InputError(message)
         self._trainer = json.loads(path.read_text(encoding="utf-8"))["trainer"]
-        self._types = ReferenceTable.load(None)
 
-    def __call__(self, ct: sitk.Image, lobes: sitk.Image | None) -> Outcome:
-        """Segment the scan; see the base class."""
-        clock = Stopwatch()
-        with clock.stage("lobes"):
-            lobes, missing = find_lobes(ct, lobes)
-        lung = sitk.Cast(lobes > 0, sitk.sitkUInt8)
-        with clock.stage("segmentation"):
-            found, share = self._predict(ct)
-            mask = sitk.Mask(geometry.resample(found, ct, "nearest"), lung)
-            probability = sitk.Mask(geometry.resample(share, ct), lung)
-        with clock.stage("lesion types"):
-            types = classify_lesions(ct, mask, self._types)
-        return Outcome({ROW: Prediction(probability, types)}, lobes, missing, clock.seconds)
+    def segment(self, ct: sitk.Image, lungs: sitk.Image) -> tuple[sitk.Image, sitk.Image]:
+        """Run nnU-Net's command; see the base class."""
+        found, share = self._predict(ct)
+        return geometry.resample(found, ct, "nearest"), geometry.resample(share, ct)
 
     def _predict(self, ct: sitk.Image) -> tuple[sitk.Image, sitk.Image]:
         """Return lesions and their probability on the scan's voxels in LPS."""

@@ -11,31 +11,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import SimpleITK as sitk
-import yaml
 
 from DRAMLesionLib import geometry, io, segmentation
 from DRAMLesionLib.devices import pick_device
 from DRAMLesionLib.errors import InputError
-from DRAMLesionLib.lesion_types import ReferenceTable, classify_lesions
 from DRAMLesionLib.networks.unet import UNet3D
 from DRAMLesionLib.segmentation import SegmentationConfig
 from Training.cache import BACKGROUND, LESION, VESSEL, CachedCase
-from Training.config import Config, SegmentationTrainingConfig, build
+from Training.config import Config, SegmentationTrainingConfig
 from Training.data import TRUTH
-from Training.engine import SETTINGS, make_fabric, read_checkpoint, train
-from Training.methods.base import (
-    Method,
-    Outcome,
-    Prediction,
-    Predictor,
-    Stopwatch,
-    Workplace,
-    find_lobes,
-)
+from Training.engine import make_fabric, read_run, train
+from Training.methods.base import MaskPredictor, Method, Predictor, Workplace
 from Training.stages.prepare import grid_image
 from Training.stages.segmentation import CLASSES, SegmentationExperiment
 from Training.workers import in_workers
@@ -145,7 +134,7 @@ def _save_labels(task: tuple[TrueCase, Path]) -> None:
     case.save(LABELS, labels)
 
 
-class SupervisedPredictor(Predictor):
+class SupervisedPredictor(MaskPredictor):
     """The network over the whole scan, as in the pipeline.
 
     Args:
@@ -153,35 +142,24 @@ class SupervisedPredictor(Predictor):
         device: Where to compute.
     """
 
-    name = NAME
+    name, row = NAME, ROW
 
     def __init__(self, folder: Path, device: str = "cpu") -> None:
-        state = read_checkpoint(folder)
-        written: Any = yaml.safe_load((folder / SETTINGS).read_text(encoding="utf-8"))
-        config = build(SegmentationTrainingConfig, written, str(folder / SETTINGS))
+        super().__init__()
+        config, tensors = read_run(folder, SegmentationTrainingConfig)
         self._config = SegmentationConfig(spacing=config.spacing)
         self._device = pick_device(device)
         network = UNet3D(out_channels=CLASSES, base_channels=config.base_channels, padding="valid")
-        network.load_state_dict(state["network"])
+        network.load_state_dict(tensors)
         self._network = network.to(self._device).eval()
-        self._types = ReferenceTable.load(None)
 
-    def __call__(self, ct: sitk.Image, lobes: sitk.Image | None) -> Outcome:
-        """Segment the scan; see the base class."""
-        clock = Stopwatch()
-        with clock.stage("lobes"):
-            lobes, missing = find_lobes(ct, lobes)
-        lung = sitk.Cast(lobes > 0, sitk.sitkUInt8)
-        with clock.stage("segmentation"):
-            grid = geometry.working_grid(ct, self._config.spacing)
-            coarse = geometry.resample(ct, grid, fill=geometry.AIR_HU, antialias=True)
-            lungs = geometry.resample(lung, grid, "nearest")
-            shares = segmentation.segment(self._network, coarse, lungs, self._config, self._device)
-            margin = geometry.image_like(segmentation.lesion_margin(shares), grid)
-            found = geometry.resample(margin, ct, fill=-1.0) > 0
-            mask = sitk.Mask(sitk.Cast(found, sitk.sitkUInt8), lung)
-            share = geometry.image_like(shares[segmentation.LESION], grid)
-            probability = sitk.Mask(geometry.resample(share, ct), lung)
-        with clock.stage("lesion types"):
-            types = classify_lesions(ct, mask, self._types)
-        return Outcome({ROW: Prediction(probability, types)}, lobes, missing, clock.seconds)
+    def segment(self, ct: sitk.Image, lungs: sitk.Image) -> tuple[sitk.Image, sitk.Image]:
+        """Run the network; see the base class."""
+        grid = geometry.working_grid(ct, self._config.spacing)
+        coarse = geometry.resample(ct, grid, fill=geometry.AIR_HU, antialias=True)
+        inside = geometry.resample(lungs, grid, "nearest")
+        shares = segmentation.segment(self._network, coarse, inside, self._config, self._device)
+        margin = geometry.image_like(segmentation.lesion_margin(shares), grid)
+        found = sitk.Cast(geometry.resample(margin, ct, fill=-1.0) > 0, sitk.sitkUInt8)
+        share = geometry.image_like(shares[segmentation.LESION], grid)
+        return found, geometry.resample(share, ct)
