@@ -36,6 +36,7 @@ from DRAMLesionPanel import cards, dependencies  # noqa: E402
 from DRAMLesionPanel.lobe_matches import LobeMatches  # noqa: E402
 from DRAMLesionPanel.logic import DRAMLesionLogic, makePhantom  # noqa: E402
 from DRAMLesionPanel.parameters import HeatMap, LobesFrom, correct, corrections  # noqa: E402
+from DRAMLesionPanel.paths import onPathChanged  # noqa: E402
 from DRAMLesionPanel.result_panel import ResultPanel  # noqa: E402
 from DRAMLesionPanel.run import CANCELLED, DONE, LOADING  # noqa: E402
 from DRAMLesionPanel.self_test import DRAMLesionTest  # noqa: E402
@@ -53,7 +54,7 @@ class DRAMLesion(ScriptedLoadableModule):
         ScriptedLoadableModule.__init__(self, parent)
         self.parent.title = _("DRAMLesion")
         self.parent.categories = [translate("qSlicerAbstractCoreModule", "Segmentation")]
-        self.parent.dependencies = []
+        self.parent.dependencies = ["Plots", "Segmentations", "Terminologies"]
         self.parent.contributors = ["DRAMLesion contributors"]
         self.parent.helpText = _(
             "<p>Finds ground glass, consolidation and mixed lesions of COVID-19 on a chest CT, "
@@ -112,6 +113,7 @@ class DRAMLesionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         VTKObservationMixin.__init__(self)
         self.logic = None
         self.run = None
+        self.results: Any = None
         self._parameterNode = None
         self._guiTag = None
         self._lobeKeys = {}
@@ -130,14 +132,18 @@ class DRAMLesionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.results = ResultPanel(self.ui, self._result, self._parameters, self.training.update)
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.StartCloseEvent, self.onSceneStartClose)
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.EndCloseEvent, self.onSceneEndClose)
+        self.addObserver(
+            slicer.mrmlScene, slicer.mrmlScene.StartImportEvent, self.onSceneStartImport
+        )
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.EndImportEvent, self.onSceneEndImport)
         self.ui.applyButton.connect("clicked(bool)", self.onApply)
-        self.ui.weightsPathEdit.connect("currentPathChanged(QString)", self.onWeightsChanged)
+        onPathChanged(self.ui.weightsPathEdit, self.onWeightsChanged)
         self.initializeParameterNode()
 
     def cleanup(self):
         self._abandonRun()
-        self.results.editor.close()
+        if self.results is not None:  # a panel whose setup failed is cleaned up, too
+            self.results.editor.close()
         self._forgetParameterNode()
         self.removeObservers()
 
@@ -160,15 +166,19 @@ class DRAMLesionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def onSceneEndClose(self, caller=None, event=None):
         self.initializeParameterNode()
 
+    def onSceneStartImport(self, caller=None, event=None):
+        # the selectors lose their nodes and find them again: while they are connected, the choices
+        # would be lost with that
+        self._forgetParameterNode()
+
     def onSceneEndImport(self, caller=None, event=None):
         self.initializeParameterNode()
 
     def _forgetParameterNode(self) -> None:
         if self._parameterNode is not None:
             self._parameterNode.disconnectGui(self._guiTag)
-            self.removeObserver(
-                self._parameterNode, vtk.vtkCommand.ModifiedEvent, self._onParameters
-            )
+            node = self._parameterNode.parameterNode
+            self.removeObserver(node, vtk.vtkCommand.ModifiedEvent, self._onParameters)
             self._parameterNode = None
 
     def initializeParameterNode(self):
@@ -179,7 +189,9 @@ class DRAMLesionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self._guiTag = self._parameterNode.connectParametersToGui(self._connected())
         self.ui.weightsPathEdit.currentPath = self._parameterNode.weightsFolder
         self.ui.trainingPathEdit.currentPath = self._parameterNode.trainingFolder
-        self.addObserver(self._parameterNode, vtk.vtkCommand.ModifiedEvent, self._onParameters)
+        # the node itself: the mixin would keep its wrapper, and with it the wrapper's observers
+        node = self._parameterNode.parameterNode
+        self.addObserver(node, vtk.vtkCommand.ModifiedEvent, self._onParameters)
         self.results.forget()
         self._onParameters()
 
@@ -375,9 +387,10 @@ class DRAMLesionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         if outcome == DONE:
             self.ui.statusLabel.text = _("Done.")
             self.ui.resultsSection.collapsed = False
-            self._hideGivenLobes()
-            self._chooseHeatMap()
-            self.results.showInViews(fit=True)
+            if self._parameterNode is not None:  # it is forgotten while a scene is imported
+                self._hideGivenLobes()
+                self._chooseHeatMap()
+                self.results.showInViews(fit=True)
         elif outcome == CANCELLED:
             self.ui.statusLabel.text = _("Cancelled; the scene is as it was.")
         else:

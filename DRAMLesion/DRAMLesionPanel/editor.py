@@ -74,11 +74,14 @@ class PseudoLabelEditor:
             self._editor.removeViewObservations()
 
     def sceneCloses(self) -> None:
-        """Let go of the nodes of a scene that is about to close."""
+        """Let go of the nodes of a scene that is about to close.
+
+        The editor node stays: it outlasts the scene, and only with it does the widget leave its
+        effect when the scene has been closed.
+        """
         self.close()
         if self._editor is not None:
             self._editor.setSegmentationNode(None)
-            self._editor.setMRMLSegmentEditorNode(None)
 
     @staticmethod
     def _node() -> Any:

@@ -52,7 +52,9 @@ class LibraryProcess:
         self._process = None
 
     def start(self) -> None:
-        process = qt.QProcess()
+        # its parent keeps it: to delete it before its signal has been handled is fatal, and the
+        # signal of a failed run is not handled as long as the message about it is open
+        process = qt.QProcess(slicer.app)
         process.connect("readyReadStandardOutput()", self._readOutput)
         process.connect("readyReadStandardError()", self._readErrors)
         process.connect("finished(int,QProcess::ExitStatus)", self._finish)
@@ -87,7 +89,7 @@ class LibraryProcess:
         stopTree(int(process.processId()), kill=True)
         process.kill()
         process.waitForFinished(2000)
-        _keepUntilIdle(process)
+        process.deleteLater()
 
     def _readOutput(self) -> None:
         if self._process is None:
@@ -115,18 +117,9 @@ class LibraryProcess:
 
     def _end(self, status: int | None, text: str) -> None:
         if self._process is not None:
-            _keepUntilIdle(self._process)
+            self._process.deleteLater()
             self._process = None
             self._onFinished(status, text)
-
-
-_retired: list[qt.QProcess] = []
-
-
-def _keepUntilIdle(process: qt.QProcess) -> None:
-    """Keep a process object until its signal has been handled: to delete it earlier is fatal."""
-    _retired.append(process)
-    qt.QTimer.singleShot(0, _retired.clear)
 
 
 def _nothing(*_arguments) -> None:

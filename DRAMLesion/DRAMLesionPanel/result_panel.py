@@ -81,6 +81,7 @@ class ResultPanel:
                 return
             self._shown = result.node.GetID()
         self._updateHeatMap(result)
+        self._updateTracking()
 
     def _showNothing(self) -> None:
         ui = self._ui
@@ -193,11 +194,20 @@ class ResultPanel:
         result = self._findResult()
         if not collapsed and result is not None and not result.is_edited("pseudolabel"):
             self._preparePreview(result)
+        self._updateTracking()
+
+    def _isPreviewReady(self) -> bool:
+        return self._preview is not None and self._preview.current
+
+    def _updateTracking(self) -> None:
+        """Follow the slider during a drag only where no question can come up in the middle."""
+        isSafe = self._isPreviewReady() and not self.editor.isOpen
+        self._ui.thresholdSlider.tracking = isSafe
 
     def _preparePreview(self, result: "Result") -> bool:
         from DRAMLesionLib.mrml.preview import ThresholdPreview
 
-        if self._preview is None or not self._preview.current:
+        if not self._isPreviewReady():
             self._preview = None
             with slicer.util.tryWithErrorDisplay(_("No preview."), waitCursor=True):
                 self._preview = ThresholdPreview(result)
@@ -207,13 +217,13 @@ class ResultPanel:
         result = self._findResult()
         if self._filling or result is None:
             return
-        isReady = self._preview is not None and self._preview.current
-        if not isReady and not self._mayReplacePseudoLabel(result):
+        if not self._isPreviewReady() and not self._mayReplacePseudoLabel(result):
             self._set(self._ui.thresholdSlider, "value", result.threshold)
             return
         if self._preparePreview(result):
             self._preview.move(value)
             self._countPseudoLabel(result)
+        self._updateTracking()
 
     def _mayReplacePseudoLabel(self, result: "Result") -> bool:
         if not result.is_edited("pseudolabel"):
@@ -234,10 +244,12 @@ class ResultPanel:
         from DRAMLesionLib.mrml.result import PSEUDOLABEL
 
         result = self._findResult()
-        if not checked or result is None:
+        if checked and result is not None:
+            failure = _("The editor cannot be opened.")
+            with slicer.util.tryWithErrorDisplay(failure, waitCursor=True):
+                self.editor.open(result)
+                result.update_scores(PSEUDOLABEL)
+                self._countPseudoLabel(result)
+        else:
             self.editor.close()
-            return
-        with slicer.util.tryWithErrorDisplay(_("The editor cannot be opened."), waitCursor=True):
-            self.editor.open(result)
-            result.update_scores(PSEUDOLABEL)
-            self._countPseudoLabel(result)
+        self._updateTracking()

@@ -25,6 +25,9 @@ DONE, CANCELLED, FAILED = "done", "cancelled", "failed"
 LOADING = "load"
 """Stage after those of the library: the files become nodes."""
 
+IMAGES = ("lesions", "vessels", "lobes", "dram", "dram_refined")
+"""What becomes nodes: the names are those of the files and of the pipeline's results."""
+
 Progress = Callable[[str, float], None]
 Finished = Callable[[str, str], None]
 
@@ -116,13 +119,20 @@ class BackgroundRun:
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def _processFinished(self, status: int | None, text: str) -> None:
+        outcome, reason = FAILED, _("The result could not be read.")
         try:
             outcome, reason = self._outcome(status, text)
+        except Exception as error:
+            reason = f"{type(error).__name__}: {error}"
+            raise
         finally:
+            # what a slot raises is printed and nothing else: the panel would wait for ever
             self._cleanUp()
-        self._onFinished(outcome, reason)
+            self._onFinished(outcome, reason)
 
     def _outcome(self, status: int | None, text: str) -> tuple[str, str]:
+        from DRAMLesionLib.errors import DRAMLesionError
+
         if self._cancelled:
             return CANCELLED, ""
         if status != 0:
@@ -135,7 +145,7 @@ class BackgroundRun:
         slicer.app.setOverrideCursor(qt.Qt.WaitCursor)
         try:
             loadResult(ct, self._folder / "result", self._request.keep)
-        except (ValueError, OSError, RuntimeError) as error:
+        except (DRAMLesionError, ValueError, OSError, RuntimeError) as error:
             return FAILED, str(error)
         finally:
             slicer.app.restoreOverrideCursor()
@@ -162,10 +172,9 @@ def loadResult(ct: Any, folder: Path, keep: list[str]) -> "Result":
 
     from DRAMLesionLib.mrml import result
 
-    names = ("lesions", "vessels", "lobes", "dram", "dram_refined")
     images = {
         name: sitk.GetArrayFromImage(sitk.ReadImage(str(folder / f"{name}.nii.gz")))
-        for name in names
+        for name in IMAGES
     }
     report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
     return result.show(ct, images, report, keep)
@@ -199,8 +208,5 @@ def runInProcess(
         name=request.ct.GetName(),
         warnings=warnings,
     )
-    images = {
-        name: sitk.GetArrayFromImage(getattr(made, name))
-        for name in ("lesions", "vessels", "lobes", "dram", "dram_refined")
-    }
+    images = {name: sitk.GetArrayFromImage(getattr(made, name)) for name in IMAGES}
     return result.show(request.ct, images, to_json(made.report), request.keep)

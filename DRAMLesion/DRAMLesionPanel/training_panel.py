@@ -8,6 +8,7 @@ from slicer.i18n import tr as _
 
 from DRAMLesionPanel.logic import DRAMLesionLogic
 from DRAMLesionPanel.parameters import DRAMLesionParameterNode
+from DRAMLesionPanel.paths import onPathChanged
 
 if TYPE_CHECKING:
     from DRAMLesionLib.mrml.result import Result
@@ -29,14 +30,16 @@ class TrainingPanel:
         self._findResult, self._parameters = findResult, parameters
         self._named: str | None = None
         self._proposed = ""
-        ui.trainingPathEdit.connect("currentPathChanged(QString)", self.onFolderChanged)
+        onPathChanged(ui.trainingPathEdit, self.onFolderChanged)
         ui.caseNameEdit.connect("textChanged(QString)", self._onNameChanged)
         ui.addToTrainingButton.connect("clicked(bool)", self.onAdd)
 
     def update(self) -> None:
         """Say whether the case of the chosen CT can be written."""
         result = self._findResult()
-        if result is not None and self._named != result.node.GetID():
+        if result is None:
+            self._named = None  # the next scene uses the same IDs again
+        elif self._named != result.node.GetID():
             self._named = result.node.GetID()
             self._proposeName(result)
         self._checkCanAdd(result)

@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import types
-from pathlib import Path
 from typing import Any, ClassVar
 
 from PySide6.QtCore import QDir, QModelIndex, QPoint, QRect, QSize, Qt, Signal
@@ -174,7 +173,10 @@ class CheckableComboBox(QComboBox):
 
 
 class PathLineEdit(QWidget):
-    """A path that is typed, browsed or taken from a history."""
+    """A path that is typed, browsed or taken from a history.
+
+    Valid means 'not empty': the application's validator is `.+` where no name filters are set.
+    """
 
     currentPathChanged = Signal(str)
     validInputChanged = Signal(bool)
@@ -203,11 +205,11 @@ class PathLineEdit(QWidget):
         self._valid = False
 
     def _changed(self, text: str) -> None:
-        valid = Path(text).exists() if text else False
-        if valid != self._valid:
-            self._valid = valid
-            self.validInputChanged.emit(valid)
-        self.currentPathChanged.emit(text)
+        before, self._valid = self._valid, bool(text)
+        if self._valid:
+            self.currentPathChanged.emit(text)
+        if self._valid != before:
+            self.validInputChanged.emit(self._valid)
 
     def setCurrentPath(self, path: str) -> None:
         """Set the path; signals only a change."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from PySide6.QtWidgets import QFileDialog, QMessageBox, QWidget
+from PySide6.QtWidgets import QApplication, QFileDialog, QMessageBox, QWidget
 
 
 class UnexpectedDialogError(RuntimeError):
@@ -91,6 +91,8 @@ class MessageBox(QMessageBox):
             buttons=list(names) or ["Ok"],
             details=self.detailedText(),
         )
+        # a modal dialog runs an event loop of its own: what is due happens while it is open
+        QApplication.processEvents()
         answer = dialogs.answer(message)
         if answer not in names:
             return int(QMessageBox.StandardButton.Ok.value)

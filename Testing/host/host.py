@@ -65,7 +65,10 @@ class Modules:
 
 
 class SampleDataLogic:
-    """`SampleData.SampleDataLogic`: keeps what modules register."""
+    """`SampleData.SampleDataLogic`: keeps what modules register.
+
+    A data set's `customDownloader` is called by a click on its button, and by nothing else.
+    """
 
     registered: list[dict[str, Any]]
 
@@ -86,6 +89,18 @@ class SampleDataLogic:
     ) -> None:
         """Note a data set."""
         SampleDataLogic.registered.append(dict(locals()))
+
+    def downloadSamples(self, sampleName: str) -> list[Any]:
+        """The nodes of what is downloaded, which is nothing here; [] for an unknown name.
+
+        Raises:
+            NotSuppliedError: if there is an address to download from.
+        """
+        for source in self.registered:
+            if source["sampleName"] == sampleName and source["uris"]:
+                message = f"nothing is downloaded here: {source['uris']}"
+                raise NotSuppliedError(message)
+        return []
 
 
 class Host:

@@ -1,6 +1,7 @@
 """`slicer.parameterNodeWrapper`: typed parameters over the real vtkMRMLScriptedModuleNode.
 
-Stores values in the node exactly as the application does, so that scenes can be exchanged.
+Stores values in the node exactly as the application does, so that scenes can be exchanged: the
+value of a union lies under its name and the place of the alternative, such as `lobesNode.0`.
 Supported types: bool, int, float, str, Path, enums, MRML nodes and unions of them with None.
 """
 
@@ -12,6 +13,7 @@ import enum
 import pathlib
 import types
 import typing
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -41,12 +43,16 @@ def split_annotations(kind: Any) -> tuple[Any, tuple[Any, ...]]:
     return plain, tuple(annotations[:-1])
 
 
+def alternatives(plain: Any) -> tuple[Any, ...]:
+    """The types of a union, in order; empty for other types."""
+    is_union = typing.get_origin(plain) in (typing.Union, types.UnionType)
+    return typing.get_args(plain) if is_union else ()
+
+
 def node_classes(kind: Any) -> tuple[type, ...]:
     """MRML classes of a node type or of a union of them with None; empty for other types."""
     plain = split_annotations(kind)[0]
-    is_union = typing.get_origin(plain) in (typing.Union, types.UnionType)
-    parts = typing.get_args(plain) if is_union else (plain,)
-    parts = tuple(part for part in parts if part is not type(None))
+    parts = tuple(part for part in alternatives(plain) or (plain,) if part is not type(None))
     if parts and all(isinstance(p, type) and issubclass(p, slicer.vtkMRMLNode) for p in parts):
         return parts
     return ()
@@ -62,11 +68,22 @@ class Parameter:
     default: Default
     validators: list[Validator]
 
+    def _keys(self) -> list[str]:
+        """Names under which a value may lie in the node."""
+        count = len(alternatives(self.plain))
+        return [f"{self.name}.{place}" for place in range(count)] if count else [self.name]
+
+    def is_in(self, node: Any) -> bool:
+        """Whether the node holds a value."""
+        return any(node.HasParameter(key) for key in self._keys())
+
     def write(self, node: Any, value: Any) -> None:
         """Check a value and store it."""
         for validator in self.validators:
             validator.validate(value)
-        if node_classes(self.plain):
+        if alternatives(self.plain):
+            self._write_union(node, value)
+        elif node_classes(self.plain):
             node.SetParameter(self.name, "")
             node.SetNodeReferenceID(self.name, value.GetID() if value is not None else None)
         elif isinstance(self.plain, type) and issubclass(self.plain, enum.Enum):
@@ -74,10 +91,26 @@ class Parameter:
         else:
             node.SetParameter(self.name, str(value))
 
+    def _write_union(self, node: Any, value: Any) -> None:
+        fitting = [isinstance(value, kind) for kind in alternatives(self.plain)]
+        if not any(fitting):
+            message = f"Unable to write value '{value}' of type '{type(value)}'"
+            raise TypeError(message)
+        keys = self._keys()
+        for key in keys:
+            node.UnsetParameter(key)
+            node.RemoveNodeReferenceIDs(key)
+        key = keys[fitting.index(True)]
+        node.SetParameter(key, "True" if value is None else "")
+        if value is not None:
+            node.SetNodeReferenceID(key, value.GetID())
+
     def read(self, node: Any) -> Any:
         """The stored value."""
-        if not node.HasParameter(self.name):
+        if not self.is_in(node):
             self.write(node, self.default.value)
+        if alternatives(self.plain):
+            return node.GetNodeReference(next(k for k in self._keys() if node.HasParameter(k)))
         if node_classes(self.plain):
             return node.GetNodeReference(self.name)
         text = node.GetParameter(self.name)
@@ -120,6 +153,49 @@ def _parameter(owner: type, name: str, annotated: Any) -> Parameter:
     return Parameter(name, annotated, plain, default, checks)
 
 
+class _Cached:
+    """A parameter of a node: its value is read again when the node has changed, not before.
+
+    As in the application it observes the node for as long as it lives, and a default that the node
+    lacks is written at that.
+    """
+
+    def __init__(self, parameter: Parameter, node: Any):
+        self.parameter, self._node = parameter, node
+        self._value, self._writing = parameter.read(node), False
+        this = weakref.ref(self)
+        event = vtk.vtkCommand.ModifiedEvent
+        self._tag = node.AddObserver(event, lambda *_: _call(this))
+
+    def __del__(self) -> None:
+        self._node.RemoveObserver(self._tag)
+
+    def node_modified(self) -> None:
+        """Read the value again."""
+        if not self._writing:
+            self._value = self.parameter.read(self._node)
+
+    def read(self) -> Any:
+        """The value."""
+        return self._value
+
+    def write(self, value: Any) -> None:
+        """Set the value; observers are told once, after it is complete."""
+        self._writing = True
+        try:
+            with slicer.util.NodeModify(self._node):
+                self.parameter.write(self._node, value)
+                self._value = self.parameter.read(self._node)
+        finally:
+            self._writing = False
+
+
+def _call(reference: weakref.ref[_Cached]) -> None:
+    cached = reference()
+    if cached is not None:
+        cached.node_modified()
+
+
 class _Wrapper:
     """What the decorator adds to a class of parameters."""
 
@@ -132,34 +208,33 @@ class _Wrapper:
         self.parameterNode = parameterNode
         self._guis: dict[int, tuple[dict[str, Any], int]] = {}
         self._next_tag, self._updating = 0, False
-        for parameter in self.allParameters.values():
-            if not parameterNode.HasParameter(parameter.name):
-                parameter.write(parameterNode, parameter.default.value)
+        self._values = {
+            parameter.name: _Cached(parameter, parameterNode)
+            for parameter in self.allParameters.values()
+        }
 
-    def _known(self, name: str) -> Parameter:
-        if name not in self.allParameters:
+    def _known(self, name: str) -> _Cached:
+        if name not in self._values:
             message = f"Cannot find a param with the given name: {name}"
             raise ValueError(message)
-        return self.allParameters[name]
+        return self._values[name]
 
     def getValue(self, name: str) -> Any:
         """A parameter by name."""
-        return self._known(name).read(self.parameterNode)
+        return self._known(name).read()
 
     def setValue(self, name: str, value: Any) -> None:
         """Set a parameter by name; observers are told once, after it is complete."""
-        parameter = self._known(name)
-        with slicer.util.NodeModify(self.parameterNode):
-            parameter.write(self.parameterNode, value)
+        self._known(name).write(value)
 
     def default(self, name: str) -> Default:
         """The default of a parameter."""
-        return self._known(name).default
+        return self._known(name).parameter.default
 
     def isCached(self, name: str) -> bool:
-        """Whether values are kept beside the node; they are not here."""
+        """Whether a value is kept beside the node; those of all types are that we have."""
         self._known(name)
-        return False
+        return True
 
     @classmethod
     def dataType(cls, name: str) -> Any:
@@ -180,7 +255,8 @@ class _Wrapper:
     def connectParametersToGui(self, mapping: dict[str, Any]) -> int:
         """Connect widgets by parameter name; returns a tag."""
         connectors = {
-            name: connector_for(widget, self._known(name)) for name, widget in mapping.items()
+            name: connector_for(widget, self._known(name).parameter)
+            for name, widget in mapping.items()
         }
         tag, self._next_tag = self._next_tag, self._next_tag + 1
         for name, connector in connectors.items():

@@ -52,6 +52,7 @@ class Connector:
         """Stop calling back."""
         if self._signal is not None and self._callback is not None:
             self._signal.disconnect(self._callback)
+        self._callback = None  # which holds the parameter node's wrapper
 
 
 def _first(annotations: tuple[Any, ...], kind: type) -> Any:

@@ -78,11 +78,16 @@ class NodeComboBox(MrmlWidget):
             for event in (
                 events.NodeAddedEvent,
                 events.NodeRemovedEvent,
-                events.EndImportEvent,
-                events.EndCloseEvent,
                 events.EndBatchProcessEvent,
             ):
                 self._observers.add(scene, event, self._scene_changed)
+            for event in (events.EndImportEvent, events.EndCloseEvent):
+                self._observers.add(scene, event, self._scene_replaced)
+        self._update()
+
+    def _scene_replaced(self) -> None:
+        """Take all nodes out and in again, as the scene model does: the choice is lost."""
+        self._select(None)
         self._update()
 
     def _scene_changed(self) -> None:

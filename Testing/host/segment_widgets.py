@@ -250,7 +250,9 @@ class SegmentEditorWidget(MrmlWidget):
     def __init__(self, parent: QWidget | None = None):
         super().__init__(parent)
         self._editor: Any = None
+        self._effects = {name: Effect(name, self) for name in slicer_api().effects}
         self._effect: Effect | None = None
+        self._of_scene, self._of_editor = Observers(self), Observers(self)
         self.shortcuts = 0
         self._table = SegmentsTableView(self)
         QVBoxLayout(self).addWidget(self._table)
@@ -259,10 +261,21 @@ class SegmentEditorWidget(MrmlWidget):
         """The node with the editor's state."""
         return self._editor
 
+    def scene_set(self) -> None:
+        """Follow the new scene."""
+        self._of_scene.clear()
+        scene, events = self.mrmlScene(), slicer.vtkMRMLScene
+        if scene is not None:
+            for event in (events.EndCloseEvent, events.EndBatchProcessEvent):
+                self._of_scene.add(scene, event, self.updateWidgetFromMRML)
+
     def setMRMLSegmentEditorNode(self, node: Any) -> None:
-        """Set the node with the editor's state."""
+        """Set the node with the editor's state; without one nothing is updated any more."""
+        self._of_editor.clear()
         self._editor = node
-        self._table.setSegmentationNode(self.segmentationNode())
+        if node is not None:
+            self._of_editor.add(node, vtk.vtkCommand.ModifiedEvent, self.updateWidgetFromMRML)
+            self.updateWidgetFromMRML()
 
     def segmentationNode(self) -> Any:
         """The segmentation that is edited."""
@@ -270,9 +283,9 @@ class SegmentEditorWidget(MrmlWidget):
 
     def setSegmentationNode(self, node: Any) -> None:
         """Edit a segmentation; does nothing without an editor node, as in the application."""
-        if self._editor is not None:
+        if self._editor is not None and node is not self.segmentationNode():
             self._editor.SetAndObserveSegmentationNode(node)
-            self._table.setSegmentationNode(node)
+            self.setActiveEffect(None)
             self.segmentationSet.emit(node)
 
     def sourceVolumeNode(self) -> Any:
@@ -301,17 +314,16 @@ class SegmentEditorWidget(MrmlWidget):
 
     def setActiveEffectByName(self, name: str) -> None:
         """Switch to an effect; an unknown name means none."""
-        self._effect = Effect(name, self) if name in slicer_api().effects else None
-        if self._editor is not None:
-            self._editor.SetActiveEffectName(name if self._effect else "")
+        self.setActiveEffect(self.effectByName(name))
 
     def activeEffect(self) -> Effect | None:
         """The active effect or None."""
         return self._effect
 
     def setActiveEffect(self, effect: Effect | None) -> None:
-        """Switch to an effect, or to none."""
-        self.setActiveEffectByName(effect.name if effect is not None else "")
+        """Name an effect, or none, in the editor node; it is switched when the widget follows."""
+        if self._editor is not None:
+            self._editor.SetActiveEffectName(effect.name if effect is not None else "")
 
     def installKeyboardShortcuts(self, _parent: QWidget | None = None) -> None:
         """Keys of the effects are not needed here; counted, so that tests see the pairs."""
@@ -325,8 +337,12 @@ class SegmentEditorWidget(MrmlWidget):
         """No view is observed here."""
 
     def updateWidgetFromMRML(self) -> None:
-        """Follow the editor node."""
+        """Follow the editor node, though not while the scene closes or is in a batch."""
+        scene = self.mrmlScene()
+        if scene is None or scene.IsClosing() or scene.IsBatchProcessing() or self._editor is None:
+            return
         self._table.setSegmentationNode(self.segmentationNode())
+        self._effect = self.effectByName(self._editor.GetActiveEffectName() or "")
 
     def setMaximumNumberOfUndoStates(self, count: int) -> None:
         """Set how many steps can be undone."""
@@ -334,7 +350,7 @@ class SegmentEditorWidget(MrmlWidget):
 
     def effectByName(self, name: str) -> Effect | None:
         """An effect, None for an unknown name."""
-        return Effect(name, self) if name in slicer_api().effects else None
+        return self._effects.get(name)
 
     maximumNumberOfUndoStates = stored("maximumNumberOfUndoStates", int, 10)
     readOnly = stored("readOnly", bool, False)

@@ -299,6 +299,17 @@ def test_node_selector(host):
     assert chosen == [ct, None, ct, None]
 
 
+def test_a_path_is_told_only_if_it_is_valid(host):
+    import ctk
+
+    edit, told = ctk.ctkPathLineEdit(), []
+    edit.connect("currentPathChanged(QString)", lambda path: told.append(path))
+    edit.connect("validInputChanged(bool)", lambda valid: told.append(valid))
+    for path in ("/nowhere", "/elsewhere", "", "/nowhere"):
+        edit.currentPath = path
+    assert told == ["/nowhere", True, "/elsewhere", False, "/nowhere", True]
+
+
 # --- a module at work -----------------------------------------------------------------------------
 
 
@@ -400,6 +411,10 @@ def test_packages_are_asked_for_and_never_installed(host, tmp_path):
     host.packaging.missing = {"safetensors"}
     wanted = slicer.packaging.load_requirements(tmp_path / "requirements.txt")
     assert slicer.packaging.pip_check(wanted) is False
+    host.app.testing = True
+    slicer.packaging.pip_ensure(wanted, requester="Demo")
+    assert (host.packaging.calls, slicer.packaging.pip_check(wanted)) == ([], False)
+    host.app.testing = False
     slicer.packaging.pip_ensure(wanted, requester="Demo")
     assert host.packaging.calls == [("pip_ensure", ["safetensors"])]
     assert slicer.packaging.pip_check(wanted) is True

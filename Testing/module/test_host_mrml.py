@@ -66,6 +66,82 @@ def test_segment_editor_keeps_the_applications_order(host):
     editor.setActiveEffectByName("Paint")
     assert editor.sourceVolumeNode() is ct
     assert editor.activeEffect().name == "Paint"
+    editor.setActiveEffect(None)
+    assert editor.activeEffect() is None
+
+
+def test_segment_editor_does_not_follow_its_node_in_a_batch_or_a_closing_scene(host):
+    import slicer
+
+    scene = slicer.mrmlScene
+    node = slicer.vtkMRMLSegmentEditorNode()
+    node.SetSingletonTag("test")
+    node = scene.AddNode(node)
+    editor = slicer.qMRMLSegmentEditorWidget()
+    editor.setMRMLScene(scene)
+    editor.setMRMLSegmentEditorNode(node)
+    editor.setActiveEffectByName("Paint")
+    scene.StartState(scene.BatchProcessState)
+    editor.setActiveEffect(None)
+    assert editor.activeEffect().name == "Paint"
+    scene.EndState(scene.BatchProcessState)
+    assert editor.activeEffect() is None
+    for keeps_node in (True, False):
+        editor.setMRMLSegmentEditorNode(node)
+        editor.setActiveEffectByName("Paint")
+        if not keeps_node:
+            editor.setMRMLSegmentEditorNode(None)
+        scene.Clear(False)
+        assert (editor.activeEffect() is None) is keeps_node
+
+
+def test_node_selectors_lose_their_node_when_a_scene_has_been_imported(host, tmp_path):
+    import slicer
+
+    make_ct("first")
+    ct, _ = make_ct("second")
+    chosen = []
+    with_none, without = slicer.qMRMLNodeComboBox(), slicer.qMRMLNodeComboBox()
+    for selector in (with_none, without):
+        selector.nodeTypes = ["vtkMRMLScalarVolumeNode"]
+        selector.noneEnabled = selector is with_none
+        selector.setMRMLScene(slicer.mrmlScene)
+        selector.setCurrentNode(ct)
+        selector.connect(
+            "currentNodeChanged(vtkMRMLNode*)", lambda node: chosen.append(node and node.GetName())
+        )
+    (tmp_path / "empty.mrml").write_text('<MRML version="5.12.3"></MRML>')
+    slicer.mrmlScene.SetURL(str(tmp_path / "empty.mrml"))
+    slicer.mrmlScene.Import()
+    assert with_none.currentNode() is None
+    assert without.currentNode().GetName() == "first"
+    assert chosen == [None, None, "first"]
+
+
+def test_parameters_are_cached_and_a_union_says_which_alternative_it_holds(host):
+    from typing import Union
+
+    import slicer
+    from slicer.parameterNodeWrapper import parameterNodeWrapper
+
+    lobes = Union[slicer.vtkMRMLSegmentationNode, slicer.vtkMRMLLabelMapVolumeNode, None]  # noqa: UP007
+    # annotations of a class in this file are text
+    kinds = {"__annotations__": {"count": int, "lobes": lobes}}
+    Parameters = parameterNodeWrapper(type("Parameters", (), kinds))  # noqa: N806
+    node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScriptedModuleNode")
+    parameters = Parameters(node)
+    names = ("lobes", "lobes.0", "lobes.1", "lobes.2")
+    assert [node.HasParameter(name) for name in names] == [False, False, False, True]
+    labels = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLabelMapVolumeNode")
+    parameters.lobes = labels
+    assert [node.HasParameter(name) for name in names] == [False, False, True, False]
+    assert node.GetNodeReference("lobes.1") is labels is Parameters(node).lobes
+    with pytest.raises(TypeError):
+        parameters.lobes = make_ct()[0]
+    node.SetParameter("count", "3")
+    assert (parameters.count, parameters.isCached("count")) == (3, True)
+    slicer.mrmlScene.RemoveNode(labels)
+    assert parameters.lobes is None
 
 
 @pytest.mark.skipif(not pictures.can_draw(), reason="no EGL on this machine")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+import unittest
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,14 @@ if missing():
 from DRAMLesionLib.lobes import Lobe
 from Testing.host.host import Host, SampleDataLogic
 from Testing.module.cases import MODULE, add_result, add_volume
-from Testing.module.driving import choose, edit, fake_library, type_score, wait_for_run
+from Testing.module.driving import (
+    choose,
+    edit,
+    fake_library,
+    finished_library,
+    type_score,
+    wait_for_run,
+)
 
 # --- with a result --------------------------------------------------------------------------------
 
@@ -78,11 +86,7 @@ def test_an_empty_refined_dram_is_said_and_the_dram_shown(module, run, tmp_path)
     shutil.copytree(run.folder, folder)
     refined = sitk.ReadImage(str(folder / "dram_refined.nii.gz"))
     sitk.WriteImage(refined * 1e-4, str(folder / "dram_refined.nii.gz"))
-    fake_library(
-        tmp_path,
-        "child.kill()\nimport shutil\n"
-        f"shutil.copytree({str(folder)!r}, sys.argv[sys.argv.index('-o') + 1])",
-    )
+    finished_library(tmp_path, folder)
     choose(widget, add_volume(run.ct), run)
     widget.ui.applyButton.click()
     wait_for_run(module, 20)
@@ -102,6 +106,29 @@ def test_moving_the_threshold_asks_before_it_replaces_edits(finished, run):
     widget.ui.thresholdSlider.value = 0.7
     assert result.edited() == []
     assert (result.pseudolabel() == 2).sum() < mask.sum()
+
+
+def test_a_drag_asks_about_edits_once_and_when_it_has_ended(finished, run):
+    module, widget, result = finished
+    edit(result, run)
+    handle = widget.ui.thresholdSlider._object._slider
+    handle.setSliderDown(True)
+    for share in (0.6, 0.7, 0.8):
+        handle.setValue(round(share * handle.maximum()))
+    assert module.dialogs.messages == []
+    module.dialogs.answers.append(("was edited by hand", "Ok"))
+    handle.setSliderDown(False)
+    assert len(module.dialogs.messages) == 1
+    assert result.threshold == pytest.approx(widget.ui.thresholdSlider.value)
+    before = widget.ui.scoreTable.item(7, 3).text()
+    handle.setSliderDown(True)
+    handle.setValue(round(0.2 * handle.maximum()))
+    assert widget.ui.scoreTable.item(7, 3).text() != before, "now the table follows the drag"
+    handle.setSliderDown(False)
+    widget.ui.editButton.click()
+    assert not widget.ui.thresholdSlider.tracking
+    widget.ui.editButton.click()
+    assert widget.ui.thresholdSlider.tracking
 
 
 def test_the_editor_opens_on_the_pseudo_label_masked_to_the_lobes(finished, run):
@@ -142,10 +169,7 @@ def test_the_editor_opens_on_the_pseudo_label_masked_to_the_lobes(finished, run)
 def test_running_again_asks_before_it_replaces_edits(finished, run, tmp_path, answer, kept):
     module, widget, result = finished
     mask = edit(result, run)
-    copy = (
-        f"import shutil\nshutil.copytree({str(run.folder)!r}, sys.argv[sys.argv.index('-o') + 1])"
-    )
-    pids = fake_library(tmp_path, f"child.kill()\n{copy}")
+    pids = finished_library(tmp_path, run.folder)
     module.dialogs.answers.append(("Edited by hand: CT pseudo-label", answer))
     widget.ui.applyButton.click()
     wait_for_run(module, 20)
@@ -303,24 +327,50 @@ def test_sample_data_is_made_here(module, run, monkeypatch):
     assert not entry["uris"]
     assert Path(entry["thumbnailFileName"]).is_file()
     monkeypatch.setattr("DRAMLesionLib.phantom.make_phantom", lambda **_options: run)
+    assert SampleDataLogic().downloadSamples("DRAMLesionPhantom") == [], "a script gets nothing"
     ct = entry["customDownloader"](None)[0]
     assert ct.GetName() == "DRAMLesionPhantom"
     assert logic.DRAMLesionLogic().inputProblem(ct) == ""
 
 
-def test_the_module_s_own_test_runs(module, run, monkeypatch):
-    import DRAMLesionPanel.self_test as self_test
-
-    monkeypatch.setattr("DRAMLesionLib.phantom.make_phantom", lambda **_options: run)
-    monkeypatch.setattr(self_test.dependencies, "missing", lambda: ["torch>=2.5"])
-    module.module.instance().runTest(msec=0)
-    monkeypatch.setattr(self_test.dependencies, "missing", list)
+def be_quick(monkeypatch, run):
+    """Let the module's own test have a phantom and a run that are there already."""
+    from DRAMLesionPanel.logic import DRAMLesionLogic
 
     def process(_logic, ct, _lobes, device):
         return add_result(run, ct)
 
-    monkeypatch.setattr(self_test.DRAMLesionLogic, "process", process)
+    monkeypatch.setattr("DRAMLesionLib.phantom.make_phantom", lambda **_options: run)
+    monkeypatch.setattr(DRAMLesionLogic, "process", process)
+
+
+def test_the_module_s_own_test_runs(module, run, monkeypatch):
+    import DRAMLesionPanel.self_test as self_test
+
+    be_quick(monkeypatch, run)
+    monkeypatch.setattr(self_test.dependencies, "missing", lambda: ["torch>=2.5"])
     module.module.instance().runTest(msec=0)
+    monkeypatch.setattr(self_test.dependencies, "missing", list)
+    module.module.instance().runTest(msec=0)
+
+
+def test_the_module_s_own_test_runs_under_unittest_too(module, run, monkeypatch):
+    """The way of slicer_add_python_unittest: the loader's, not that of runTest."""
+    import DRAMLesionPanel.self_test as self_test
+
+    def results():
+        found = unittest.TestResult()
+        tests = unittest.TestLoader().loadTestsFromTestCase(module.module.source().DRAMLesionTest)
+        assert tests.countTestCases() == 2
+        tests.run(found)
+        assert (found.errors, found.failures) == ([], [])
+        return [test.id().rpartition(".")[2] for test, _reason in found.skipped]
+
+    be_quick(monkeypatch, run)
+    monkeypatch.setattr(self_test.dependencies, "missing", lambda: ["torch>=2.5"])
+    assert results() == ["test_result"]
+    monkeypatch.setattr(self_test.dependencies, "missing", list)
+    assert results() == []
 
 
 def test_a_result_that_needs_a_missing_package_says_so(module, run, monkeypatch):
@@ -357,10 +407,17 @@ def test_everything_can_be_reached_with_the_keyboard(finished):
             assert child.toolTip, name
 
 
+def slicer_modules() -> tuple[str, ...]:
+    import slicer
+
+    return slicer.app.moduleManager().factoryManager().loadedModuleNames()
+
+
 def test_help_says_what_it_is_and_what_to_cite(module):
     description = module.module
     assert description.title == "DRAMLesion"
     assert description.categories == ["Segmentation"]
+    assert all(name in slicer_modules() for name in description.dependencies)
     assert "Not a medical device" in description.helpText
     assert "arXiv:2105.11748" in description.acknowledgementText
     for text in ("&Apply", "Choose a CT.", "No result for this CT yet."):
