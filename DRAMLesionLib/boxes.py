@@ -23,3 +23,18 @@ def bounding_box(mask: np.ndarray, margin: int = 0) -> Slices:
         first, last = int(hit[0]), int(hit[-1])
         box.append(slice(max(first - margin, 0), min(last + 1 + margin, mask.shape[axis])))
     return box[0], box[1], box[2]
+
+
+def mirrored(index: np.ndarray, count: int) -> np.ndarray:
+    """Return which voxel of an axis an index shows, among mirror images without end.
+
+    Args:
+        index: Any integers; -1 is the voxel beside the first one.
+        count: Voxels of the axis.
+
+    Returns:
+        Same shape, 0 to ``count`` - 1.
+    """
+    period = max(2 * (count - 1), 1)
+    folded = np.abs(index) % period
+    return np.minimum(folded, period - folded)

@@ -201,11 +201,23 @@ def at_its_level(dram: Tensor, attended: Tensor, mask: Tensor, config: DRAMConfi
     values = dram[mask]
     if not values.numel():
         return attended
-    share = 1.0 - float(values.mean())
-    if torch.quantile(values, share) < config.least_level:
+    share = float(values.mean())
+    if torch.quantile(values, 1.0 - share) < config.least_level:
         return attended
-    level = torch.quantile(attended[mask], share).clamp(max=0.5)
-    return torch.sigmoid(config.gain * (_logit(attended) - _logit(level)))
+    return steepen(attended, mask, share, config.gain)
+
+
+def steepen(probability: Tensor, mask: Tensor, share: float, gain: float) -> Tensor:
+    """Steepen a map about the level above which a share of the lobe lies, 0.5 at most.
+
+    Args:
+        probability: (..., k, j, i) in [0, 1].
+        mask: bool, the lobe, not empty.
+        share: Share of the lobe, 0 to 1.
+        gain: Factor of the logit's distance from that level.
+    """
+    level = torch.quantile(probability[mask], 1.0 - share).clamp(max=0.5)
+    return torch.sigmoid(gain * (_logit(probability) - _logit(level)))
 
 
 def _logit(probability: Tensor) -> Tensor:

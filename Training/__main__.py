@@ -65,23 +65,20 @@ def regression(options: argparse.Namespace, config: Config) -> None:
 def pseudolabels(options: argparse.Namespace, config: Config) -> None:
     """Turn dRAMs into labels."""
     from Training.cache import read_cache
-    from Training.stages.pseudolabels import make_pseudolabels
+    from Training.stages.rounds import label
 
-    given = find_labels(options.data)
-    make_pseudolabels(read_cache(options.output / "cache"), options.output, config, print, given)
+    cases = read_cache(options.output / "cache")
+    label(cases, options.output, config, print, find_labels(options.data))
 
 
 def segmentation(options: argparse.Namespace, config: Config) -> None:
     """Train the final network."""
     from Training.cache import read_cache
-    from Training.engine import make_fabric, train
-    from Training.stages.regression import NAME as REGRESSION
-    from Training.stages.segmentation import NAME, SegmentationExperiment, check_labels
+    from Training.engine import make_fabric
+    from Training.stages.rounds import train_final
 
-    cases = read_cache(options.output / "cache")
-    check_labels(cases, options.output / NAME)
-    experiment = SegmentationExperiment(cases, config, options.output / REGRESSION)
-    train(experiment, options.output / NAME, config, make_fabric(config))
+    cases, given = read_cache(options.output / "cache"), find_labels(options.data)
+    train_final(cases, options.output, config, make_fabric(config), print, given)
 
 
 def export(options: argparse.Namespace, config: Config) -> None:

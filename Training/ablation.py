@@ -24,21 +24,18 @@ import SimpleITK as sitk
 
 from DRAMLesionLib import geometry, segmentation
 from DRAMLesionLib.errors import InputError
-from DRAMLesionLib.intensity import HU_MAX, HU_MIN
 from DRAMLesionLib.io import read_labels
 from DRAMLesionLib.lobes import Lobe
-from DRAMLesionLib.networks.unet import UNet3D
-from DRAMLesionLib.segmentation import SegmentationConfig
 from Training.cache import CachedCase, read_cache
 from Training.config import Config, LossWeights, dump_config
 from Training.data import TRUTH, case_name, write_whole
-from Training.engine import CHECKPOINT, make_fabric, read_checkpoint, train
+from Training.engine import CHECKPOINT, make_fabric, train
 from Training.metrics import Confusion, ProbabilityHistogram, compare_methods, mean_defined
 from Training.results import plain
-from Training.stages import regression, vessels
+from Training.stages import regression, rounds, vessels
 from Training.stages import segmentation as segmentation_stage
 from Training.stages.prepare import grid_image, prepare
-from Training.stages.pseudolabels import compute_maps, make_pseudolabels
+from Training.stages.pseudolabels import compute_maps, final_probabilities
 from Training.workers import in_workers
 
 NAME = "ablation"
@@ -217,12 +214,8 @@ def train_row(row: Row, cases: Sequence[CachedCase], report: Report) -> None:
         experiment = regression.RegressionExperiment(cases, row.config)
         train(experiment, row.folder / regression.NAME, row.config, fabric)
         return
-    make_pseudolabels(cases, row.folder, row.config, report)
-    final = segmentation_stage.SegmentationExperiment(
-        cases, row.config, row.folder / regression.NAME
-    )
-    segmentation_stage.check_labels(cases, row.folder / segmentation_stage.NAME)
-    train(final, row.folder / segmentation_stage.NAME, row.config, fabric)
+    rounds.label(cases, row.folder, row.config, report)
+    rounds.train_final(cases, row.folder, row.config, fabric, report)
 
 
 def _measure_row(
@@ -297,27 +290,15 @@ def _measure(task: MeasureTask) -> Measured:
 
 def _map(case: CachedCase, row: Row) -> tuple[sitk.Image, sitk.Image, dict[Lobe, float]]:
     """Return a row's map, by how much it lies above the threshold, and its fractions."""
-    maps = compute_maps(case, row.folder, row.config)
+    maps = compute_maps(case, row.folder / regression.NAME, row.config)
     chosen = maps.refined if row.refined else maps.dram
     return chosen, chosen - row.config.regression.threshold, maps.fractions
 
 
 def _context(case: CachedCase, row: Row) -> tuple[sitk.Image, sitk.Image, dict[Lobe, float]]:
     """Return the final network's probability of lesion, and its lead before the other classes."""
-    settings = row.config.segmentation
-    network = UNet3D(
-        out_channels=segmentation.CLASSES, base_channels=settings.base_channels, padding="valid"
-    ).eval()
-    network.load_state_dict(read_checkpoint(row.folder / segmentation_stage.NAME)["network"])
+    probabilities = final_probabilities(case, row.folder / segmentation_stage.NAME, row.config)
     grid = grid_image(case.meta["grids"]["segmentation"])
-    hu = HU_MIN + (HU_MAX - HU_MIN) * case.load("segmentation/image").astype(np.float32)
-    lungs = (np.asarray(case.load("segmentation/lobes")) > 0).astype(np.uint8)
-    probabilities = segmentation.segment(
-        network,
-        geometry.image_like(hu, grid),
-        geometry.image_like(lungs, grid),
-        SegmentationConfig(settings.spacing),
-    )
     lesion = geometry.image_like(probabilities[segmentation.LESION], grid)
     return lesion, geometry.image_like(segmentation.lesion_margin(probabilities), grid), {}
 

@@ -48,6 +48,26 @@ def stretch_contrast(image: Tensor, rng: np.random.Generator, largest: float) ->
     return ((image - low) / (1.0 + high - low)).clamp(0.0, 1.0)
 
 
+def thicken(image: Tensor, rng: np.random.Generator, share: float) -> Tensor:
+    """Bring some volumes to slices of two to four voxels and back, as of a CT with thick slices.
+
+    Args:
+        image: (k, j, i).
+        rng: Source of randomness; asked for nothing where ``share`` is 0.
+        share: Probability that slices are thick.
+
+    Returns:
+        Same shape: means over so many slices, interpolated along k.
+    """
+    if share == 0 or rng.random() >= share:
+        return image
+    thickness = min(int(rng.integers(2, 5)), image.shape[0])
+    columns = image.flatten(1).T[None]
+    means = F.avg_pool1d(columns, thickness, ceil_mode=True)
+    fine = F.interpolate(means, scale_factor=float(thickness), mode="linear")
+    return fine[0].T[: image.shape[0]].reshape(image.shape)
+
+
 def draw_affine(
     rng: np.random.Generator, rotation: float, scale: tuple[float, float]
 ) -> np.ndarray:

@@ -97,11 +97,13 @@ class AugmentationConfig:
         flips: Axes that are flipped with probability 1/2: any of ``k``, ``j``, ``i``.
         spacing_jitter: Largest relative change of the grid's spacing.
         contrast: Largest shift of either end of the intensity window, relative to its width.
+        thick_slices: Share of the samples whose slices are as thick as two to four voxels.
     """
 
     flips: tuple[str, ...] = ("i",)
     spacing_jitter: float = 0.1
     contrast: float = 0.03
+    thick_slices: float = 0.0
 
     def __post_init__(self) -> None:
         if unknown := set(self.flips) - {"k", "j", "i"}:
@@ -205,6 +207,10 @@ class RegressionConfig:
         crf: Dense CRF of the target of the refinement and of the inference.
         refine_after: Steps before the refinement term joins: the target of an untrained map
             teaches nothing.
+        gain: Steepness that the map of a lobe gets for that target, about the level above which as
+            much of the lobe lies as fraction and score say (:func:`DRAMLesionLib.dram.steepen`);
+            0, as in the paper, takes the map as it is: one that has not got to 0.5 anywhere has
+            no lesion in its target and unlearns what it knows.
         scales: Chunk sizes whose dRAMs inference averages, relative to ``chunk.size``.
         threshold: The refined map means lesion above this value.
         augmentation: Random changes of the data.
@@ -228,6 +234,7 @@ class RegressionConfig:
     vessels: Literal["frangi", "network"] = "frangi"
     crf: CRFConfig = field(default_factory=CRFConfig)
     refine_after: int = 0
+    gain: float = 0.0
     scales: tuple[float, ...] = (0.8, 1.0, 1.2, 1.5)
     threshold: float = 0.5
     augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
@@ -268,6 +275,9 @@ class SegmentationTrainingConfig:
             zero padding, at a tenth of the cost for as many labelled voxels.
         border: With ``zero``, outer voxels of the patch that do not count.
         start: ``scratch`` as in the paper, or the trained layers of the ``regression``.
+        rounds: The steps of ``loop`` are shared out to so many rounds; from the second on, the
+            network goes on with labels that itself has made, see :mod:`Training.stages.rounds`.
+            The paper: 1.
         local: See :class:`RegressionConfig`.
         freeze_norm: See :class:`RegressionConfig`.
         base_channels: Width of the U-Net; the paper: 32.
@@ -289,6 +299,7 @@ class SegmentationTrainingConfig:
     padding: Literal["valid", "zero"] = "valid"
     border: int = 6
     start: Literal["scratch", "regression"] = "scratch"
+    rounds: int = 1
     local: bool = False
     freeze_norm: float = 1.0
     base_channels: int = 8
@@ -305,6 +316,9 @@ class SegmentationTrainingConfig:
     def __post_init__(self) -> None:
         if self.patch % 8 != 4 or self.patch < 4:
             message = f"the edge of an output patch is 4 + 8 n (such as 44), not {self.patch}"
+            raise InputError(message)
+        if not 1 <= self.rounds <= max(1, self.loop.steps):
+            message = f"segmentation.rounds is at least 1 and at most the steps, not {self.rounds}"
             raise InputError(message)
 
 

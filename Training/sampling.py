@@ -17,12 +17,13 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from DRAMLesionLib import chunks
+from DRAMLesionLib.boxes import mirrored
 from DRAMLesionLib.errors import InputError
 from DRAMLesionLib.intensity import window
 from DRAMLesionLib.lobes import Lobe
 from DRAMLesionLib.networks.unet import VALID_SHRINK
 from DRAMLesionLib.severity import score_to_interval
-from Training.augmentation import draw_affine, draw_factor, draw_flips, stretch_contrast
+from Training.augmentation import draw_affine, draw_factor, draw_flips, stretch_contrast, thicken
 from Training.cache import LESION, VESSELS, CachedCase
 from Training.config import RegressionConfig, SegmentationTrainingConfig, VesselTrainingConfig
 from Training.losses import inverse_frequency_weights
@@ -32,9 +33,6 @@ ZERO_PADDED_EDGE = 2
 
 _ORDER, _AUGMENT = 1, 2
 """Streams of randomness that share a seed."""
-
-_AIR = float(window(np.array(-1024.0)))
-"""What the network sees beyond the scan, as at inference."""
 
 _DENSE = float(window(np.array(-500.0)))
 """From here on a voxel of a lesion-free lobe is vessel, wall or hilum and no lung."""
@@ -130,6 +128,7 @@ class LobeChunks(Dataset):
         share = chunks.resize(torch.from_numpy(vessels)[None, None], (size,) * 3)
         if rng is not None:
             image, inside = _jitter(image, inside, draw_factor(rng, settings.spacing_jitter))
+            image = thicken(image, rng, settings.thick_slices)
             image = stretch_contrast(image, rng, settings.contrast)
         whole = (slice(None), slice(None), slice(None))
         chunk = chunks.cut_chunk(image, inside.astype(np.uint8) * np.uint8(lobe), lobe, whole, size)
@@ -181,10 +180,11 @@ class ScanPatches(Dataset):
         factor = draw_factor(rng, settings.spacing_jitter) if self.augment else 1.0
         around = VALID_SHRINK // 2 if self.config.padding == "valid" else ZERO_PADDED_EDGE
         seen = _window(centre, patch + 2 * around, factor)
-        image = _cut(case.load("segmentation/image"), seen, _AIR)
+        image = _cut(case.load("segmentation/image"), seen)
         target = _cut_nearest(labels, seen, around)
         region = self._region(case, _cut_nearest(lobes, seen, around))
         if self.augment:
+            image = thicken(image, rng, settings.thick_slices)
             image = stretch_contrast(image, rng, settings.contrast)
             if flips := draw_flips(rng, settings.flips):
                 image, target, region = (torch.flip(x, flips) for x in (image, target, region))
@@ -267,12 +267,13 @@ class VesselPatches(Dataset):
         factor = draw_factor(rng, settings.spacing_jitter) if self.augment else 1.0
         seen = _window(_pick(places, lobes.shape, rng), self.config.patch, factor)
         parts = {
-            "image": _cut(case.load("regression/image"), seen, _AIR)[None],
+            "image": _cut(case.load("regression/image"), seen)[None],
             "labels": _cut_nearest(vessels, seen, border),
             "region": _cut_nearest(inside.view(np.uint8), seen, border) > 0,
         }
         if self.augment:
-            parts["image"] = stretch_contrast(parts["image"], rng, settings.contrast)
+            image = thicken(parts["image"][0], rng, settings.thick_slices)
+            parts["image"] = stretch_contrast(image, rng, settings.contrast)[None]
             if flips := draw_flips(rng, settings.flips):
                 parts = {name: torch.flip(part, flips) for name, part in parts.items()}
         return parts
@@ -331,17 +332,14 @@ def _window(centre: list[int], size: int, factor: float) -> _Window:
     return _Window([middle - extent // 2 for middle in centre], extent, size)
 
 
-def _cut(volume: np.ndarray, window: _Window, fill: float) -> Tensor:
-    """Return the cube, ``fill`` beyond the volume."""
-    cube = np.full((window.extent,) * 3, fill, dtype=np.float32)
-    source, target = [], []
-    for start, n in zip(window.start, volume.shape, strict=True):
-        first = min(max(start, 0), n)
-        last = max(min(start + window.extent, n), first)
-        source.append(slice(first, last))
-        target.append(slice(first - start, last - start))
-    cube[tuple(target)] = volume[tuple(source)]
-    return chunks.resize(torch.from_numpy(cube)[None, None], (window.size,) * 3)[0, 0]
+def _cut(volume: np.ndarray, window: _Window) -> Tensor:
+    """Return the cube; beyond the volume there is its mirror image, as at inference."""
+    index = [
+        mirrored(np.arange(start, start + window.extent), n)
+        for start, n in zip(window.start, volume.shape, strict=True)
+    ]
+    cube = torch.from_numpy(volume[np.ix_(*index)].astype(np.float32))
+    return chunks.resize(cube[None, None], (window.size,) * 3)[0, 0]
 
 
 def _cut_nearest(volume: np.ndarray, window: _Window, margin: int) -> Tensor:

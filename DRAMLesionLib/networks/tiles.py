@@ -9,8 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from DRAMLesionLib import intensity
-from DRAMLesionLib.boxes import Slices, bounding_box
+from DRAMLesionLib.boxes import Slices, bounding_box, mirrored
 from DRAMLesionLib.devices import free_memory, is_out_of_memory
 from DRAMLesionLib.networks.local import LOCAL_HALO, is_local, run_local
 from DRAMLesionLib.networks.unet import STRIDE, VALID_EXACT_SHRINK, UNet3D
@@ -27,7 +26,6 @@ _GPU_BUDGET = 6e9
 _SHARE = 0.7
 """And never more than this share of what is free."""
 _SMALLEST = 2 * STRIDE
-_AIR_HU = -1024.0
 
 
 @torch.no_grad()
@@ -167,13 +165,13 @@ def tiles(inside: np.ndarray, largest: int) -> Iterator[Slices]:
 
 
 def _cut_with_halo(image: np.ndarray, tile: Slices, halo: int) -> np.ndarray:
-    """Cut a tile with what the network sees around it; beyond the volume there is air."""
-    air = float(intensity.window(np.array(_AIR_HU)))
-    patch = np.full([t.stop - t.start + 2 * halo for t in tile], air, dtype=np.float32)
-    source, target = [], []
-    for t, n in zip(tile, image.shape, strict=True):
-        start, stop = max(t.start - halo, 0), min(t.stop + halo, n)
-        source.append(slice(start, stop))
-        target.append(slice(start - t.start + halo, stop - t.start + halo))
-    patch[tuple(target)] = image[tuple(source)]
-    return patch
+    """Cut a tile with what the network sees around it.
+
+    Beyond the volume there is its mirror image: a scan that ends within the lungs goes on as lung,
+    not as air, which would hide what lies in its last slices.
+    """
+    around = [
+        mirrored(np.arange(t.start - halo, t.stop + halo), n)
+        for t, n in zip(tile, image.shape, strict=True)
+    ]
+    return image[np.ix_(*around)]

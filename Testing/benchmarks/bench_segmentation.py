@@ -81,7 +81,7 @@ def _patch_by_patch(network: UNet3D, ct: sitk.Image, device: torch.device) -> np
     image, halo = intensity.window(geometry.array(ct)), VALID_SHRINK // 2
     counts = [-(-n // PATCH) for n in image.shape]
     around = [(halo, halo + c * PATCH - n) for n, c in zip(image.shape, counts, strict=True)]
-    padded = torch.from_numpy(np.pad(image, around, constant_values=_air()))
+    padded = torch.from_numpy(np.pad(image, around, mode="reflect"))
     result = np.zeros((CLASSES, *(c * PATCH for c in counts)), dtype=np.float32)
     for start in itertools.product(*(range(0, c * PATCH, PATCH) for c in counts)):
         seen = tuple(slice(s, s + PATCH + VALID_SHRINK) for s in start)
@@ -125,7 +125,3 @@ def _dice(one: np.ndarray, other: np.ndarray) -> float:
         if a.any() or b.any():
             scores.append(2.0 * (a & b).sum() / (a.sum() + b.sum()))
     return float(min(scores))
-
-
-def _air() -> float:
-    return float(intensity.window(np.array(-1024.0)))

@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -248,7 +249,7 @@ def test_the_total_is_the_weighted_average_of_all_terms_as_written(experiment):
     half = (batch["upper"] - batch["lower"]) / 2
     regression = (batch["weight"] * ((fractions - middle) ** 2 - half**2).clamp_min(0)).mean()
     torch.testing.assert_close(found["regression"], regression.float())
-    target = experiment._target(attended, batch)
+    target = experiment._target(attended, fractions, batch)
     q = torch.sigmoid(attended)[:, 0]
     q = torch.stack((1 - q, q), dim=1)
     own = F.one_hot(q.argmax(1), 2).movedim(-1, 1)
@@ -276,10 +277,26 @@ def test_the_target_is_empty_without_score_without_vessels_and_detached(experime
     attended = torch.full_like(batch["image"], 4.0).requires_grad_()
     batch["vessels"] = torch.zeros_like(batch["vessels"])
     batch["vessels"][:, :, 4:9] = 1.0
-    target = experiment._target(attended, batch)
+    target = experiment._target(attended, torch.zeros(6), batch)
     assert not target.requires_grad
     for found, mask, score in zip(target, batch["mask"][:, 0], batch["score"], strict=True):
         assert not found[~mask].any()
         assert bool(found.any()) == bool(score > 0)
         if score > 0:
             assert found[5:8].float().mean() < found[10:][mask[10:]].float().mean()
+
+
+@pytest.mark.parametrize("gain", [0.0, 12.0])
+def test_the_target_of_a_map_below_one_half_has_as_much_lesion_as_the_score_with_gain(
+    experiment, gain, monkeypatch
+):
+    monkeypatch.setattr(experiment, "config", replace(experiment.config, gain=gain))
+    batch = _batch(experiment)
+    batch["vessels"] = torch.zeros_like(batch["vessels"])
+    # a map that follows the image, yet is 0.3 at most; the score decides how much is lesion
+    attended = torch.logit(0.3 * batch["image"].clamp(0.01, 0.99))
+    target = experiment._target(attended, torch.zeros(6), batch)
+    shares = [t[m].float().mean() for t, m in zip(target, batch["mask"][:, 0], strict=True)]
+    for share, score, lower in zip(shares, batch["score"], batch["lower"], strict=True):
+        expected = lower.item() if gain and score > 0 else 0.0
+        assert share.item() == pytest.approx(expected, abs=0.12)

@@ -11,7 +11,7 @@ from DRAMLesionLib.lobes import Lobe
 from DRAMLesionLib.pipeline import LesionPipeline, LesionResult
 from Training.engine import make_fabric, train
 from Training.methods.base import Method, Outcome, Prediction, Predictor, Workplace
-from Training.stages import export, pseudolabels, regression, segmentation, vessels
+from Training.stages import export, regression, rounds, vessels
 
 NAME = "dram"
 RAW, REFINED, FINAL = "dRAM", "dRAM refined", "dRAM refined + context"
@@ -35,9 +35,8 @@ class DRAMMethod(Method):
                 vessels.find_vessels(work.cases, folder, config, work.report)
         first = regression.RegressionExperiment(work.cases, config)
         train(first, folder / regression.NAME, config, fabric)
-        pseudolabels.make_pseudolabels(work.cases, folder, config, work.report)
-        second = segmentation.SegmentationExperiment(work.cases, config, folder / regression.NAME)
-        train(second, folder / segmentation.NAME, config, fabric)
+        rounds.label(work.cases, folder, config, work.report)
+        rounds.train_final(work.cases, folder, config, fabric, work.report)
         return export.export(work.cases, folder, config, work.report)
 
     def load(self, folder: Path, device: str = "cpu") -> Predictor:

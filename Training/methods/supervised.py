@@ -64,7 +64,7 @@ class SupervisedExperiment(SegmentationExperiment):
     def __init__(self, cases: Sequence[CachedCase], config: Config, steps: int) -> None:
         loop = replace(config.segmentation.loop, steps=steps)
         # the truth is to be trusted, and there is no regression to start from
-        settings = replace(config.segmentation, loop=loop, start="scratch", beta=1.0)
+        settings = replace(config.segmentation, loop=loop, start="scratch", rounds=1, beta=1.0)
         super().__init__(cases, replace(config, segmentation=settings), Path())
 
 

@@ -119,7 +119,7 @@ def _export(
         name,
         architecture=architecture,
         config=card,
-        metrics=_metrics(output / name, state["step"]),
+        metrics=_metrics(output / name, _steps(name, state["step"], config)),
         date=config.export.date or datetime.date.today().isoformat(),
         data=[*(config.export.data or ("data of the user",)), given],
         licence=config.export.licence,
@@ -127,6 +127,11 @@ def _export(
     # the settings of the run, word for word, beside what they led to
     (folder / f"{name}.training.yaml").write_text(dump_config(config), encoding="utf-8")
     report(f"wrote {folder / name}.safetensors")
+
+
+def _steps(name: NetworkName, last: int, config: Config) -> int:
+    """Return the steps of a network in all; the last round has only its share of them."""
+    return config.segmentation.loop.steps if name == "segmentation" else last
 
 
 def _metrics(run: Path, steps: int) -> dict[str, object]:

@@ -1,4 +1,7 @@
-"""From dRAMs to the labels that the final network learns (paper, section III-A 5).
+"""From maps to the labels that the final network learns (paper, section III-A 5).
+
+The maps are the dRAMs; once the final network has finished a round (:mod:`Training.stages.rounds`),
+they are its own.
 
 Each scan's label is also written as a file that Slicer opens and a person can correct. A corrected
 file is never overwritten, and is used in place of the computed label; so is one that lies in the
@@ -20,16 +23,18 @@ import SimpleITK as sitk
 import torch
 from scipy.ndimage import uniform_filter
 
-from DRAMLesionLib import geometry, io
+from DRAMLesionLib import geometry, io, segmentation
 from DRAMLesionLib.dram import DRAM, DRAMConfig, compute_dram
 from DRAMLesionLib.intensity import HU_MAX, HU_MIN
 from DRAMLesionLib.lobes import Lobe
 from DRAMLesionLib.networks.regression import RegressionNetwork
+from DRAMLesionLib.networks.unet import UNet3D
+from DRAMLesionLib.segmentation import SegmentationConfig
 from DRAMLesionLib.severity import score_to_interval
 from Training.cache import BACKGROUND, LESION, VESSEL, CachedCase
 from Training.config import Config
 from Training.data import write_whole
-from Training.engine import read_checkpoint
+from Training.engine import CHECKPOINT, read_checkpoint
 from Training.stages.prepare import grid_image
 from Training.stages.regression import NAME as REGRESSION
 from Training.stages.regression import RegressionExperiment
@@ -51,13 +56,15 @@ class PseudoLabelTask:
         case: The prepared case.
         output: Folder of the training.
         config: All settings.
-        computed_from: Checksum of the network and the settings that the label hangs on.
+        teacher: Folder of the run whose network makes the map.
+        computed_from: Checksum of that network and the settings that the label hangs on.
         given: Label in the data set that takes the place of the computed one.
     """
 
     case: CachedCase
     output: Path
     config: Config
+    teacher: Path
     computed_from: str
     given: Path | None = None
 
@@ -78,6 +85,7 @@ def make_pseudolabels(
     config: Config,
     report: Report = lambda _: None,
     given: Mapping[str, Path] | None = None,
+    teacher: Path | None = None,
 ) -> None:
     """Write the pseudo-label of each case into ``output/pseudolabels`` and into the cache.
 
@@ -87,17 +95,18 @@ def make_pseudolabels(
         config: All settings.
         report: Called with a line of text for each case.
         given: Labels of the data sets by case, see :func:`Training.data.find_labels`.
+        teacher: Folder of the run whose network makes the maps; the regression's if left out.
 
     Raises:
         InputError: If the regression was not trained, or a label by hand cannot be used.
     """
     (output / NAME).mkdir(parents=True, exist_ok=True)
-    checkpoint = output / REGRESSION / "checkpoint.pt"
-    read_checkpoint(checkpoint.parent)
+    teacher = teacher or output / REGRESSION
+    read_checkpoint(teacher)
     settings = repr((config.regression, config.pseudolabels)).encode()
-    origin = hashlib.sha256(checkpoint.read_bytes() + settings).hexdigest()
+    origin = hashlib.sha256((teacher / CHECKPOINT).read_bytes() + settings).hexdigest()
     given = given or {}
-    tasks = [PseudoLabelTask(c, output, config, origin, given.get(c.name)) for c in cases]
+    tasks = [PseudoLabelTask(c, output, config, teacher, origin, given.get(c.name)) for c in cases]
     workers = config.pseudolabels.workers
     for number, (_, line) in enumerate(in_workers(_make_label, tasks, workers), start=1):
         report(f"{number}/{len(tasks)} {line}")
@@ -115,11 +124,17 @@ def _make_label(task: PseudoLabelTask) -> str:
     current = note.get("computed_from") == task.computed_from
     if current and task.file.is_file() and task.case.has("segmentation/labels"):
         return f"{task.case.name}: there already"
-    labels = compute_label(task.case, task.output, task.config)
+    shares = note.get("fractions")
+    known = {Lobe[name]: share for name, share in shares.items()} if shares else None
+    labels, fractions = compute_label(task.case, task.teacher, task.config, known)
     grid = grid_image(task.case.meta["grids"]["segmentation"])
     io.write_image(geometry.image_like(labels, grid), task.file)
     task.case.save("segmentation/labels", labels)
-    content = {"computed_from": task.computed_from, "file": _checksum(task.file)}
+    content = {
+        "computed_from": task.computed_from,
+        "file": _checksum(task.file),
+        "fractions": {lobe.name: share for lobe, share in fractions.items()},
+    }
     write_whole(task.note, json.dumps(content) + "\n")
     share = float(
         (labels == LESION).sum() / max((task.case.load("segmentation/lobes") > 0).sum(), 1)
@@ -127,46 +142,88 @@ def _make_label(task: PseudoLabelTask) -> str:
     return f"{task.case.name}: {100 * share:.1f} % lesion"
 
 
-def compute_label(case: CachedCase, output: Path, config: Config) -> np.ndarray:
+def compute_label(
+    case: CachedCase, teacher: Path, config: Config, fractions: Mapping[Lobe, float] | None = None
+) -> tuple[np.ndarray, Mapping[Lobe, float]]:
     """Compute a scan's label: 0 background, 1 vessel, 2 lesion.
+
+    How much of a lobe is lesion is the regression's to say, whoever says where: a network that
+    learnt from labels with mistakes finds less than was labelled, and less in every round.
 
     Args:
         case: The prepared case.
-        output: Folder of the training.
+        teacher: Folder of the run whose network makes the map.
         config: All settings.
+        fractions: Lesion fractions of the lobes, if the regression has been asked already.
 
     Returns:
-        (k, j, i) uint8 on the grid of the final network.
+        (k, j, i) uint8 on the grid of the final network, and the lesion fractions of the lobes.
     """
-    settings = config.regression
     target = grid_image(case.meta["grids"]["segmentation"])
-    maps = compute_maps(case, output, config)
+    lobes = np.asarray(case.load("segmentation/lobes"))
     found = _vessel_image(case, config)
-    chosen = maps.refined if config.pseudolabels.refined else maps.dram
-    values = geometry.array(geometry.resample(chosen, target))
-    labels = np.full(values.shape, BACKGROUND, dtype=np.uint8)
+    labels = np.full(lobes.shape, BACKGROUND, dtype=np.uint8)
     if found is not None:
         labels[geometry.array(geometry.resample(found, target, "labels")) > 0] = VESSEL
-    lobes = np.asarray(case.load("segmentation/lobes"))
-    if config.pseudolabels.match_scores:
-        lesion = _most_likely(values, (labels != VESSEL) * lobes, case, maps.fractions)
+    of_regression = teacher.name == REGRESSION
+    if of_regression or fractions is None:
+        maps = compute_maps(case, teacher.with_name(REGRESSION), config)
+        fractions = maps.fractions
+    if of_regression:
+        chosen = maps.refined if config.pseudolabels.refined else maps.dram
+        values = geometry.array(geometry.resample(chosen, target))
+        lesion = values > config.regression.threshold
+        eligible = lobes * (labels != VESSEL)
     else:
-        lesion = values > settings.threshold
+        shares = final_probabilities(case, teacher, config)
+        values, lesion, eligible = shares[LESION], segmentation.lesion_margin(shares) > 0, lobes
+    if config.pseudolabels.match_scores:
+        lesion = _most_likely(values, eligible, case, fractions)
     if config.pseudolabels.use_scores:
         clear = [lobe for lobe, score in case.scores.items() if score == 0]
         lesion &= ~np.isin(lobes, clear)
     labels[lesion] = LESION
     if config.pseudolabels.fill_vessels:
         labels[_vessels_in_lesions(labels, lobes)] = LESION
-    return labels
+    return labels, fractions
 
 
-def compute_maps(case: CachedCase, output: Path, config: Config) -> DRAM:
+def final_probabilities(case: CachedCase, run: Path, config: Config) -> np.ndarray:
+    """Compute what the final network makes of a prepared case.
+
+    Args:
+        case: The prepared case.
+        run: Folder of the network's run.
+        config: All settings.
+
+    Returns:
+        (3, k, j, i) float32 probabilities of background, vessel and lesion, on the network's grid.
+    """
+    settings = config.segmentation
+    network = UNet3D(
+        out_channels=segmentation.CLASSES, base_channels=settings.base_channels, padding="valid"
+    ).eval()
+    network.load_state_dict(read_checkpoint(run)["network"])
+    grid = grid_image(case.meta["grids"]["segmentation"])
+    lungs = (np.asarray(case.load("segmentation/lobes")) > 0).astype(np.uint8)
+    return segmentation.segment(
+        network,
+        geometry.image_like(_hu(case, "segmentation/image"), grid),
+        geometry.image_like(lungs, grid),
+        SegmentationConfig(settings.spacing),
+    )
+
+
+def _hu(case: CachedCase, name: str) -> np.ndarray:
+    return HU_MIN + (HU_MAX - HU_MIN) * case.load(name).astype(np.float32)
+
+
+def compute_maps(case: CachedCase, run: Path, config: Config) -> DRAM:
     """Compute the dRAM and the refined dRAM of a prepared case.
 
     Args:
         case: The prepared case.
-        output: Folder of the training, with a finished regression.
+        run: Folder of the finished regression.
         config: All settings.
 
     Returns:
@@ -174,12 +231,11 @@ def compute_maps(case: CachedCase, output: Path, config: Config) -> DRAM:
     """
     settings = config.regression
     network = cast(RegressionNetwork, RegressionExperiment([], config).build_network())
-    network.load_state_dict(read_checkpoint(output / REGRESSION)["network"])
+    network.load_state_dict(read_checkpoint(run)["network"])
     grid = grid_image(case.meta["grids"]["regression"])
-    hu = HU_MIN + (HU_MAX - HU_MIN) * case.load("regression/image").astype(np.float32)
     return compute_dram(
         network.eval(),
-        geometry.image_like(hu, grid),
+        geometry.image_like(_hu(case, "regression/image"), grid),
         geometry.image_like(np.array(case.load("regression/lobes")), grid),
         _vessel_image(case, config) if settings.suppress_vessels else None,
         DRAMConfig(settings.chunk, settings.scales, settings.crf, settings.threshold),
@@ -203,18 +259,20 @@ def _vessels_in_lesions(labels: np.ndarray, lobes: np.ndarray) -> np.ndarray:
 
 
 def _most_likely(
-    values: np.ndarray, lobes: np.ndarray, case: CachedCase, fractions: dict[Lobe, float]
+    values: np.ndarray, lobes: np.ndarray, case: CachedCase, fractions: Mapping[Lobe, float]
 ) -> np.ndarray:
     """Return in each lobe the voxels of highest value, as many as its score allows."""
     lesion = np.zeros(values.shape, dtype=bool)
     for lobe, score in case.scores.items():
-        inside = lobes == lobe
-        if score == 0 or not inside.any():
+        inside = np.flatnonzero(lobes == lobe)
+        if score == 0 or not inside.size:
             continue
-        # without a score, what the network says is all that is known
+        # without a score, what the regression says is all that is known
         allowed = (0.0, 1.0) if score is None else score_to_interval(score)
         share = float(np.clip(fractions.get(lobe, 0.0), *allowed))
-        lesion |= inside & (values > np.quantile(values[inside], 1.0 - share))
+        # by rank: a cut at a quantile would lose all voxels of a map that is 1 almost everywhere
+        order = np.argsort(values.flat[inside], kind="stable")
+        lesion.flat[inside[order[inside.size - round(share * inside.size) :]]] = True
     return lesion
 
 

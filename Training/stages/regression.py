@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from DRAMLesionLib import chunks
 from DRAMLesionLib.crf import DenseCRF
+from DRAMLesionLib.dram import steepen
 from DRAMLesionLib.networks.regression import RegressionNetwork
 from Training import losses
 from Training.augmentation import warp_inside
@@ -78,7 +79,7 @@ class RegressionExperiment(Experiment):
         if weights["equivariance"] > 0:
             terms["equivariance"] = self._equivariance(network, batch, probability)
         if weights["refinement"] > 0 and step >= self.config.refine_after:
-            target = self._target(attended, batch)
+            target = self._target(attended, fraction, batch)
             terms["refinement"] = losses.bootstrapping_loss(
                 losses.two_class_logits(attended), target, mask[:, 0], self.config.beta
             )
@@ -118,7 +119,8 @@ class RegressionExperiment(Experiment):
         batch = {name: torch.as_tensor(part)[None].to(device) for name, part in sample.items()}
         with torch.no_grad():
             dram, attended = network(batch["image"])
-            target = self._target(attended, batch)
+            fraction = losses.masked_mean(torch.sigmoid(dram), batch["mask"])
+            target = self._target(attended, fraction, batch)
         mask = batch["mask"][0, 0]
         maps = (torch.sigmoid(logit[0, 0].float()) * mask for logit in (dram, attended))
         row = row_of_slices(batch["image"][0, 0], *maps, target[0])
@@ -144,15 +146,29 @@ class RegressionExperiment(Experiment):
         return losses.equivariance(transformed, reference, inside & known)
 
     @torch.no_grad()
-    def _target(self, attended: Tensor, batch: dict[str, Tensor]) -> Tensor:
+    def _target(self, attended: Tensor, fraction: Tensor, batch: dict[str, Tensor]) -> Tensor:
         """Return the refinement's target (figure 3): (batch, k, j, i), 1 where lesion."""
-        foreground = torch.sigmoid(attended.detach().float()) * batch["mask"]
+        foreground = torch.sigmoid(attended.detach().float())
+        if self.config.gain > 0:
+            foreground = self._at_the_score(foreground, fraction, batch)
+        foreground = foreground * batch["mask"]
         if self.config.suppress_vessels:
             foreground = foreground * (1.0 - batch["vessels"])
         both = torch.cat((1.0 - foreground, foreground), dim=1)
         refined = self._crf(both, batch["image"])[:, 1] > 0.5
         diseased = (batch["score"] > 0).reshape(-1, 1, 1, 1)
         return (refined & batch["mask"][:, 0] & diseased).long()
+
+    def _at_the_score(
+        self, foreground: Tensor, fraction: Tensor, batch: dict[str, Tensor]
+    ) -> Tensor:
+        """Steepen maps about the level above which as much lies as fraction and score say."""
+        shares = fraction.clamp(batch["lower"].to(fraction), batch["upper"].to(fraction)).tolist()
+        maps = [
+            steepen(one, mask, share, self.config.gain) if mask.any() else one
+            for one, mask, share in zip(foreground, batch["mask"], shares, strict=True)
+        ]
+        return torch.stack(maps)
 
 
 def _vessel_share(probability: Tensor, batch: dict[str, Tensor]) -> Tensor:

@@ -34,17 +34,26 @@ class SegmentationExperiment(Experiment):
         cases: Prepared cases; those without a pseudo-label are left out.
         config: All settings.
         regression: Folder of the regression's run, for ``start: regression``.
+        previous: Folder of the round before, whose network goes on.
+        seed: Other rounds see other patches.
     """
 
     name = NAME
 
-    def __init__(self, cases: Sequence[CachedCase], config: Config, regression: Path) -> None:
+    def __init__(
+        self,
+        cases: Sequence[CachedCase],
+        config: Config,
+        regression: Path,
+        previous: Path | None = None,
+        seed: int = 0,
+    ) -> None:
         self.config = config.segmentation
         self.optimiser = self.config.optimiser
         self.loop = self.config.loop
         self.settings = self.config
-        self._seed = config.seed
-        self._regression = regression
+        self._seed = config.seed + seed
+        self._regression, self._previous = regression, previous
         self._cases = [c for c in cases if not c.validation and c.has(LABELS)]
 
     def build_network(self) -> nn.Module:
@@ -55,7 +64,9 @@ class SegmentationExperiment(Experiment):
             padding=self.config.padding,
             prior=self.config.prior,
         )
-        if self.config.start == "regression":
+        if self._previous is not None:
+            network.load_state_dict(read_checkpoint(self._previous)["network"])
+        elif self.config.start == "regression":
             trained = read_checkpoint(self._regression)["network"]
             body = {
                 key.removeprefix("unet."): value
