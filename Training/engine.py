@@ -45,15 +45,22 @@ class Experiment(ABC):
 
     Attributes:
         name: Name of the stage.
-        optimiser: How the tensors are moved.
-        loop: How long and how much at a time.
-        settings: All that the result depends on; a run goes on only with the same.
+        settings: All that the result depends on, with ``optimiser`` and ``loop``; a run goes on
+            only with the same.
     """
 
     name: str
-    optimiser: OptimiserConfig
-    loop: LoopConfig
     settings: Any
+
+    @property
+    def optimiser(self) -> OptimiserConfig:
+        """How the tensors are moved."""
+        return self.settings.optimiser
+
+    @property
+    def loop(self) -> LoopConfig:
+        """How long the training is, and how much it sees at a time."""
+        return self.settings.loop
 
     @abstractmethod
     def build_network(self) -> nn.Module:

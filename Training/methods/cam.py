@@ -113,8 +113,7 @@ class CAMExperiment(Experiment):
     def __init__(self, cases: Sequence[CachedCase], config: Config, steps: int) -> None:
         loop = replace(config.regression.loop, steps=steps)
         # it never looks at the vessels of its chunks
-        self.config = replace(config.regression, loop=loop, vessels="frangi")
-        self.optimiser, self.loop, self.settings = self.config.optimiser, loop, self.config
+        self.config = self.settings = replace(config.regression, loop=loop, vessels="frangi")
         self._seed = config.seed
         self._cases = [case for case in cases if not case.validation]
 

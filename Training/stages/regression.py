@@ -37,10 +37,7 @@ class RegressionExperiment(Experiment):
     name = NAME
 
     def __init__(self, cases: Sequence[CachedCase], config: Config) -> None:
-        self.config = config.regression
-        self.optimiser = self.config.optimiser
-        self.loop = self.config.loop
-        self.settings = self.config
+        self.config = self.settings = config.regression
         self._seed = config.seed
         self._crf = DenseCRF(self.config.crf)
         self._training = [case for case in cases if not case.validation]

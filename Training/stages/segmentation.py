@@ -48,10 +48,7 @@ class SegmentationExperiment(Experiment):
         previous: Path | None = None,
         seed: int = 0,
     ) -> None:
-        self.config = config.segmentation
-        self.optimiser = self.config.optimiser
-        self.loop = self.config.loop
-        self.settings = self.config
+        self.config = self.settings = config.segmentation
         self._seed = config.seed + seed
         self._regression, self._previous = regression, previous
         self._cases = [c for c in cases if not c.validation and c.has(LABELS)]

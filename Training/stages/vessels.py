@@ -49,8 +49,6 @@ class VesselExperiment(Experiment):
 
     def __init__(self, cases: Sequence[CachedCase], config: Config) -> None:
         self.config = config.vessels
-        self.optimiser = self.config.optimiser
-        self.loop = self.config.loop
         # what happens after the training does not change it
         self.settings = replace(self.config, enabled=True, threshold=0.7, workers=1)
         self._seed = config.seed
