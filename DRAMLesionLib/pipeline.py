@@ -292,6 +292,7 @@ class LesionPipeline:
         )
         known = geometry.array(geometry.resample(fine_vessels, grid, "labels")) > 0
         margin = segmentation.lesion_margin(probabilities)
+        margin = segmentation.surer_at_cut_ends(margin, geometry.array(lungs) > 0, config)
         margin = segmentation.drop_false_components(margin, known, config)
         lesion = geometry.resample(geometry.image_like(margin, grid), ct, fill=-1.0) > 0
         mask = sitk.Mask(sitk.Cast(lesion, sitk.sitkUInt8), sitk.Cast(lobes > 0, sitk.sitkUInt8))

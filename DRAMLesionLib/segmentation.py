@@ -11,10 +11,14 @@ import torch
 from scipy import ndimage
 
 from DRAMLesionLib import geometry, intensity
+from DRAMLesionLib.networks.local import LOCAL_HALO
 from DRAMLesionLib.networks.tiles import Slices, run_over_lungs
 from DRAMLesionLib.networks.unet import UNet3D
 
 Progress = Callable[[float], None]
+
+_END_SLICES = 2
+"""So many slices of the working grid may lie beyond the middle of a scan's last slice."""
 
 BACKGROUND, VESSEL, LESION = 0, 1, 2
 CLASSES = 3
@@ -33,6 +37,8 @@ class SegmentationConfig:
         least_ml: Components of lesion below this volume are specks.
         vessel_share: Components of which a larger share lies on vessels, or one voxel beside them,
             are vessels: those of the hilum are as wide and as dense as a consolidation.
+        cut_margin: Near an end of the scan that cuts the lungs, lesion has to lead by so much.
+            Chosen on two slabs of 5 cm, one with COVID-19 and one without.
     """
 
     spacing: float = 1.5
@@ -40,6 +46,7 @@ class SegmentationConfig:
     slab: int = 16
     least_ml: float = 0.03
     vessel_share: float = 0.6
+    cut_margin: float = 0.5
 
 
 @torch.no_grad()
@@ -89,6 +96,30 @@ def lesion_margin(probabilities: np.ndarray) -> np.ndarray:
         probabilities: (3, k, j, i) from :func:`segment`.
     """
     return probabilities[LESION] - np.maximum(probabilities[BACKGROUND], probabilities[VESSEL])
+
+
+def surer_at_cut_ends(
+    margin: np.ndarray, lungs: np.ndarray, config: SegmentationConfig
+) -> np.ndarray:
+    """Demand more where the scan cuts the lungs, so that half of what the network sees is a guess.
+
+    What lies beyond the first and the last slice is their mirror image to the network: there it
+    sees diffuse disease as well as elsewhere, and takes vessels and walls for lesion more often.
+
+    Args:
+        margin: (k, j, i) from :func:`lesion_margin`.
+        lungs: (k, j, i) bool.
+        config: Settings.
+
+    Returns:
+        The margin, less ``cut_margin`` in the slices whose surroundings reach beyond such an end.
+    """
+    near = np.zeros(len(margin), dtype=bool)
+    if lungs[:_END_SLICES].any():
+        near[:LOCAL_HALO] = True
+    if lungs[-_END_SLICES:].any():
+        near[-LOCAL_HALO:] = True
+    return margin - np.float32(config.cut_margin) * near[:, None, None]
 
 
 def drop_false_components(

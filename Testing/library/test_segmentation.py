@@ -13,6 +13,7 @@ from DRAMLesionLib.segmentation import (
     drop_false_components,
     lesion_margin,
     segment,
+    surer_at_cut_ends,
 )
 from Testing.library.small_weights import random_network
 
@@ -150,3 +151,15 @@ def test_specks_and_vessels_are_no_lesions_and_lesions_on_vessels_stay():
     np.testing.assert_array_equal(left[margin < 0], margin[margin < 0])
     nothing = np.full((4, 4, 4), -1.0)
     assert drop_false_components(nothing, nothing > 0, SegmentationConfig()) is nothing
+
+
+@pytest.mark.parametrize(("cut_low", "cut_high"), [(False, False), (True, False), (True, True)])
+def test_near_an_end_that_cuts_the_lungs_more_is_demanded(cut_low, cut_high):
+    lungs = np.zeros((50, 4, 4), dtype=bool)
+    lungs[0 if cut_low else 5 : 50 if cut_high else 45] = True
+    margin = np.full(lungs.shape, 0.3, dtype=np.float32)
+    found = surer_at_cut_ends(margin, lungs, SegmentationConfig(cut_margin=0.5)) > 0
+    expected = np.ones(50, dtype=bool)
+    expected[:16] = not cut_low
+    expected[34:] = not cut_high
+    assert (found == expected[:, None, None]).all()
