@@ -15,6 +15,7 @@ from DRAMLesionLib import chunks, geometry, intensity
 from DRAMLesionLib.chunks import ChunkConfig
 from DRAMLesionLib.crf import CRFConfig, DenseCRF
 from DRAMLesionLib.devices import single_threaded_pool
+from DRAMLesionLib.levels import steepen
 from DRAMLesionLib.lobes import Lobe
 from DRAMLesionLib.networks.regression import RegressionNetwork
 from DRAMLesionLib.networks.unet import STRIDE
@@ -205,23 +206,6 @@ def at_its_level(dram: Tensor, attended: Tensor, mask: Tensor, config: DRAMConfi
     if torch.quantile(values, 1.0 - share) < config.least_level:
         return attended
     return steepen(attended, mask, share, config.gain)
-
-
-def steepen(probability: Tensor, mask: Tensor, share: float, gain: float) -> Tensor:
-    """Steepen a map about the level above which a share of the lobe lies, 0.5 at most.
-
-    Args:
-        probability: (..., k, j, i) in [0, 1].
-        mask: bool, the lobe, not empty.
-        share: Share of the lobe, 0 to 1.
-        gain: Factor of the logit's distance from that level.
-    """
-    level = torch.quantile(probability[mask], 1.0 - share).clamp(max=0.5)
-    return torch.sigmoid(gain * (_logit(probability) - _logit(level)))
-
-
-def _logit(probability: Tensor) -> Tensor:
-    return torch.logit(probability, eps=1e-6)
 
 
 @torch.no_grad()

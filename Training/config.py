@@ -208,7 +208,7 @@ class RegressionConfig:
         refine_after: Steps before the refinement term joins: the target of an untrained map
             teaches nothing.
         gain: Steepness that the map of a lobe gets for that target, about the level above which as
-            much of the lobe lies as fraction and score say (:func:`DRAMLesionLib.dram.steepen`);
+            much of the lobe lies as fraction and score say (:func:`DRAMLesionLib.levels.steepen`);
             0, as in the paper, takes the map as it is: one that has not got to 0.5 anywhere has
             no lesion in its target and unlearns what it knows.
         scales: Chunk sizes whose dRAMs inference averages, relative to ``chunk.size``.

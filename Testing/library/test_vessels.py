@@ -353,9 +353,8 @@ def test_the_network_is_asked_in_tiles_that_equal_one_patch(network):
     tiled = vessel_probability(network, window(hu), lungs > 0, tile=24)
     np.testing.assert_allclose(values, tiled, atol=2e-5)
 
-    # one patch of 92 + 8 n voxels with air around, from a multiple of 8
-    patch = np.full((132, 148, 148), float(window(np.array(-1024.0))), dtype=np.float32)
-    patch[54:79, 54:97, 46:84] = window(hu)
+    # one patch of 92 + 8 n voxels with its mirror image around, from a multiple of 8
+    patch = np.pad(window(hu), ((54, 53), (54, 51), (46, 64)), mode="reflect")
     with torch.no_grad():
         whole = network(torch.from_numpy(patch)[None, None]).logits[0, 0].sigmoid().numpy()
     # the output of a patch begins 44 voxels into it

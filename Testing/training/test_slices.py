@@ -68,12 +68,15 @@ def test_the_flat_network_is_the_deep_one_on_a_repeated_slice():
         network.head.weight.mul_(10)
     hu = np.random.default_rng(0).uniform(-1000, 100, (20, 27)).astype(np.float32)
     flat = flat_probabilities(network, hu, -1024.0)
-    volume = image_like(np.repeat(hu[None], 124, axis=0), sitk.Image(27, 20, 124, sitk.sitkUInt8))
-    inside = np.zeros((124, 20, 27), dtype=np.uint8)
-    inside[56:64] = 1
+    # as much air around it as the network sees
+    around = np.pad(hu, 56, constant_values=-1024.0)
+    grid = sitk.Image(139, 132, 124, sitk.sitkUInt8)
+    volume = image_like(np.repeat(around[None], 124, axis=0), grid)
+    inside = np.zeros((124, 132, 139), dtype=np.uint8)
+    inside[56:64, 56:76, 56:83] = 1
     deep = segment(network, volume, image_like(inside, volume), SegmentationConfig(tile=32))
     assert flat.std(axis=(1, 2)).max() > 0.01
-    np.testing.assert_allclose(flat, deep[:, 60], atol=2e-5)
+    np.testing.assert_allclose(flat, deep[:, 60, 56:76, 56:83], atol=2e-5)
 
 
 def test_two_anchors_make_hu_of_any_greys():

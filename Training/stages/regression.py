@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from DRAMLesionLib import chunks
 from DRAMLesionLib.crf import DenseCRF
-from DRAMLesionLib.dram import steepen
+from DRAMLesionLib.levels import steepen
 from DRAMLesionLib.networks.regression import RegressionNetwork
 from Training import losses
 from Training.augmentation import warp_inside

@@ -16,10 +16,10 @@ from pathlib import Path
 
 from lightning.fabric import Fabric
 
+from DRAMLesionLib.errors import MissingDependencyError
 from Training.cache import CachedCase
 from Training.config import Config
 from Training.engine import is_finished, train
-from Training.stages.pseudolabels import make_pseudolabels
 from Training.stages.regression import NAME as REGRESSION
 from Training.stages.segmentation import NAME, SegmentationExperiment, check_labels
 
@@ -33,9 +33,12 @@ def label(
     report: Report = lambda _: None,
     given: Mapping[str, Path] | None = None,
 ) -> None:
-    """Make the labels of the round that comes next; see :func:`make_pseudolabels`."""
+    """Make the labels of the round that comes next.
+
+    See :func:`Training.stages.pseudolabels.make_pseudolabels`.
+    """
     finished = [f for f in _folders(output, config)[:-1] if _is_done(cases, f, output, config)]
-    make_pseudolabels(cases, output, config, report, given, finished[-1] if finished else None)
+    _make_labels(cases, output, config, report, given, finished[-1] if finished else None)
 
 
 def train_final(
@@ -66,10 +69,30 @@ def train_final(
         if not last and _is_done(cases, folder, output, config):
             continue
         if number and fabric.is_global_zero:
-            make_pseudolabels(cases, output, config, report, given, folders[number - 1])
+            _make_labels(cases, output, config, report, given, folders[number - 1])
         fabric.barrier()
         check_labels(cases, folder)
         train(_experiment(cases, folder, output, config), folder, config, fabric)
+
+
+def _make_labels(
+    cases: Sequence[CachedCase],
+    output: Path,
+    config: Config,
+    report: Report,
+    given: Mapping[str, Path] | None,
+    teacher: Path | None,
+) -> None:
+    # a machine that has only torch and numpy can train a round
+    try:
+        from Training.stages.pseudolabels import make_pseudolabels
+    except ImportError as error:
+        message = (
+            f"labels cannot be made without {error.name}: install it, or make them on another "
+            "machine (with segmentation.rounds above 1 they are made anew between the rounds)"
+        )
+        raise MissingDependencyError(message) from error
+    make_pseudolabels(cases, output, config, report, given, teacher)
 
 
 def _folders(output: Path, config: Config) -> list[Path]:
