@@ -85,7 +85,7 @@ def test_stopped_between_the_rounds_equals_uninterrupted(output, config, monkeyp
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(rounds, "_make_labels", stop)
+        patch.setattr(rounds, "_labeller", stop)
         with pytest.raises(KeyboardInterrupt):
             _final(output, config)
     assert not (output / "segmentation").exists()

@@ -38,7 +38,7 @@ def label(
     See :func:`Training.stages.pseudolabels.make_pseudolabels`.
     """
     finished = [f for f in _folders(output, config)[:-1] if _is_done(cases, f, output, config)]
-    _make_labels(cases, output, config, report, given, finished[-1] if finished else None)
+    _labeller()(cases, output, config, report, given, finished[-1] if finished else None)
 
 
 def train_final(
@@ -69,21 +69,14 @@ def train_final(
         if not last and _is_done(cases, folder, output, config):
             continue
         if number and fabric.is_global_zero:
-            _make_labels(cases, output, config, report, given, folders[number - 1])
+            _labeller()(cases, output, config, report, given, folders[number - 1])
         fabric.barrier()
         check_labels(cases, folder)
         train(_experiment(cases, folder, output, config), folder, config, fabric)
 
 
-def _make_labels(
-    cases: Sequence[CachedCase],
-    output: Path,
-    config: Config,
-    report: Report,
-    given: Mapping[str, Path] | None,
-    teacher: Path | None,
-) -> None:
-    # a machine that has only torch and numpy can train a round
+def _labeller() -> Callable[..., None]:
+    """Return what makes the labels; a machine that has only torch and numpy can train a round."""
     try:
         from Training.stages.pseudolabels import make_pseudolabels
     except ImportError as error:
@@ -92,7 +85,7 @@ def _make_labels(
             "machine (with segmentation.rounds above 1 they are made anew between the rounds)"
         )
         raise MissingDependencyError(message) from error
-    make_pseudolabels(cases, output, config, report, given, teacher)
+    return make_pseudolabels
 
 
 def _folders(output: Path, config: Config) -> list[Path]:
