@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from itertools import pairwise
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
-
-from DRAMLesionLib.devices import single_threaded_pool
 
 OFFSETS: tuple[tuple[int, int, int], ...] = tuple(
     (k, j, i)
@@ -23,7 +20,7 @@ OFFSETS: tuple[tuple[int, int, int], ...] = tuple(
 """The 19 positions of a 3x3x3 window with connectivity 2, the centre included, as (k, j, i)."""
 
 _BLOCK_VOXELS = {"cpu": 1 << 15, "cuda": 1 << 22}
-# on a CPU, the intermediate results of one block stay in the cache
+# on a CPU for each thread, whose intermediate results then stay in its cache
 
 _BARRED = -1e30
 # the score of a neighbour outside; unlike -inf it breeds no NaN
@@ -109,14 +106,12 @@ class _LocalAttention(torch.autograd.Function):
         kept = values.new_empty((len(shifts), values.shape[1] if keep else 0))
         result = torch.zeros_like(values)
 
-        def one(start: int, stop: int) -> None:
+        for start, stop in _blocks(value):
             affinity = kept[:, start:stop] if keep else kept.new_empty((len(kept), stop - start))
             _affinities(queries, keys, bar, shifts, start, out=affinity)
             block = result[:, start:stop]
             for weight, shift in zip(affinity, shifts, strict=True):
                 block.addcmul_(weight, values[:, start + shift : stop + shift])
-
-        _share_out(one, _blocks(value), value.device)
         ctx.save_for_backward(queries, keys, values, kept)
         return _volume(result, value)
 
@@ -129,7 +124,7 @@ class _LocalAttention(torch.autograd.Function):
         by_value = torch.zeros_like(values)
         shifts = _shifts(gradient)
 
-        def one(start: int, stop: int) -> None:
+        for start, stop in _blocks(gradient):
             affinity, received = affinities[:, start:stop], gradients[:, start:stop]
             by_affinity = received.new_empty(affinity.shape)
             for n, shift in enumerate(shifts):
@@ -144,10 +139,6 @@ class _LocalAttention(torch.autograd.Function):
                 query_gradient.addcmul_(score, keys[:, there])
                 by_key[:, there].addcmul_(score, query)
 
-        # a block writes into its neighbours, but not into theirs
-        blocks = _blocks(gradient)
-        for every_other in (blocks[::2], blocks[1::2]):
-            _share_out(one, every_other, gradient.device)
         volumes = [_volume(x, gradient) for x in (by_query, by_key, by_value)]
         return volumes[0], volumes[1], volumes[2], None
 
@@ -211,37 +202,11 @@ def _shifts(x: Tensor) -> list[int]:
     return [k * plane + j * row + i for k, j, i in OFFSETS]
 
 
-def _share_out(
-    work: Callable[[int, int], None], blocks: list[tuple[int, int]], device: torch.device
-) -> None:
-    """Do the blocks one by one, or on a CPU in threads that wait for nobody."""
-    if device.type != "cpu" or torch.get_num_threads() == 1 or len(blocks) < 2:
-        for start, stop in blocks:
-            work(start, stop)
-        return
-    inference = torch.is_inference_mode_enabled()
-
-    def task(block: tuple[int, int]) -> None:
-        with torch.inference_mode(inference), torch.no_grad():
-            work(*block)
-
-    with single_threaded_pool() as pool:
-        list(pool.map(task, blocks))
-
-
 def _blocks(x: Tensor) -> list[tuple[int, int]]:
-    """Return (start, stop) in the flat form; together they cover every voxel inside the border.
-
-    On a CPU every thread gets as many blocks as the others, in both halves of the backward pass.
-    Blocks are wide enough for every other one to be worked on at the same time.
-    """
+    """Return (start, stop) in the flat form; together they cover every voxel inside the border."""
     reach = max(_shifts(x))
-    end = x.shape[0] * math.prod(n + 2 for n in x.shape[2:]) - reach
-    voxels = end - reach
-    count = -(-voxels // _BLOCK_VOXELS.get(x.device.type, 1 << 18))
-    if x.device.type == "cpu":
-        turn = 2 * torch.get_num_threads()
-        count = -(-count // turn) * turn
-    count = max(1, min(count, voxels // (2 * reach)))
+    voxels = x.shape[0] * math.prod(n + 2 for n in x.shape[2:]) - 2 * reach
+    threads = torch.get_num_threads() if x.device.type == "cpu" else 1
+    count = -(-voxels // (threads * _BLOCK_VOXELS.get(x.device.type, 1 << 18)))
     edges = [reach + voxels * n // count for n in range(count + 1)]
     return list(pairwise(edges))
