@@ -135,15 +135,16 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--spacing", type=float, default=1.5, help="voxel edge in mm")
     command.add_argument("--healthy-share", type=float, default=0.15)
     command.add_argument("--workers", type=int, default=2)
-    _add_ablate(commands)
+    _add_comparisons(commands)
     _add_synthesis(commands)
     add_evaluation(commands)
     return parser
 
 
-def _add_ablate(commands: argparse._SubParsersAction) -> None:
-    command = commands.add_parser("ablate", help="Measure what each part of the method adds.")
-    command.set_defaults(run=_ablate)
+def _add_comparison(
+    commands: argparse._SubParsersAction, name: str, text: str
+) -> argparse.ArgumentParser:
+    command = commands.add_parser(name, help=text)
     command.add_argument("--config", type=Path, default=DEFAULT, help="YAML file")
     command.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
     command.add_argument(
@@ -151,18 +152,44 @@ def _add_ablate(commands: argparse._SubParsersAction) -> None:
     )
     command.add_argument("--cache", type=Path, help="prepared training data instead of --data")
     command.add_argument("--test", type=Path, required=True, help="data set with a truth")
-    command.add_argument("--output", type=Path, required=True, help="folder of the ablation")
+    command.add_argument("--output", type=Path, required=True, help="folder of the comparison")
+    return command
+
+
+def _add_comparisons(commands: argparse._SubParsersAction) -> None:
+    ablation = _add_comparison(commands, "ablate", "Measure what each part of the method adds.")
+    ablation.set_defaults(run=_ablate)
+    departures = _add_comparison(
+        commands, "departures", "Measure what each departure from the paper's settings is worth."
+    )
+    departures.set_defaults(run=_measure_departures)
+    departures.add_argument(
+        "--only", nargs="+", default=[], metavar="KEY", help="such as regression.local"
+    )
 
 
 def _ablate(options: argparse.Namespace) -> None:
     from Training.ablation import ablate
 
+    config = _comparison_config(options)
+    ablate(options.data, options.test, options.output, config, print, options.cache)
+
+
+def _measure_departures(options: argparse.Namespace) -> None:
+    from Training.departures import measure_departures
+
+    config = _comparison_config(options)
+    measure_departures(
+        options.data, options.test, options.output, config, print, options.cache, options.only
+    )
+
+
+def _comparison_config(options: argparse.Namespace) -> Config:
     if not options.data and options.cache is None:
         message = "give the data to train on with --data, or a prepared cache with --cache"
         raise InputError(message)
     _refuse_several()
-    config = load_config(options.config, options.set)
-    ablate(options.data, options.test, options.output, config, print, options.cache)
+    return load_config(options.config, options.set)
 
 
 def _add_synthesis(commands: argparse._SubParsersAction) -> None:

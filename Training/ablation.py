@@ -163,6 +163,44 @@ def ablate(
     """
     folder = output / NAME
     folder.mkdir(parents=True, exist_ok=True)
+    cases, held_out, truths = gather(data, test, output, config, report, cache)
+    measured: dict[str, dict[str, Any]] = {}
+    for row in rows(config, folder):
+        report(f"{row.name}: training")
+        train_row(row, cases, report)
+        measured[row.name] = measure_row(row, held_out, truths, report)
+    compared = _compare(measured)
+    content = {"rows": compared, "scans": len(held_out), "config": dump_config(config)}
+    write_whole(folder / "ablation.json", json.dumps(plain(content), indent=1) + "\n")
+    write_whole(folder / "ablation.csv", _csv(compared))
+    report(table(compared))
+    return content
+
+
+def gather(
+    data: Sequence[Path],
+    test: Path,
+    output: Path,
+    config: Config,
+    report: Report,
+    cache: Path | None = None,
+) -> tuple[list[CachedCase], list[CachedCase], dict[str, Path]]:
+    """Prepare what is trained on and what is measured on.
+
+    Args:
+        data: Data sets to train on.
+        test: Data set with a truth.
+        output: Folder to prepare them in.
+        config: All settings.
+        report: Called with lines of text.
+        cache: Prepared training data of another run instead of ``data``.
+
+    Returns:
+        Cases to train on, cases to measure on, and the true lesions of these by case.
+
+    Raises:
+        InputError: If a data set cannot be used, or scans are in both.
+    """
     if cache is not None:
         link_cache(cache, output / "cache")
     else:
@@ -178,27 +216,22 @@ def ablate(
         fabric = make_fabric(config)
         train(vessels.VesselExperiment(cases, config), output / vessels.NAME, config, fabric)
         vessels.find_vessels([*cases, *held_out], output, config, report)
-    measured: dict[str, dict[str, Any]] = {}
-    for row in rows(config, folder):
-        report(f"{row.name}: training")
-        train_row(row, cases, report)
-        measured[row.name] = _measure_row(row, held_out, truths, report)
-    compared = _compare(measured)
-    content = {"rows": compared, "scans": len(held_out), "config": dump_config(config)}
-    write_whole(folder / "ablation.json", json.dumps(plain(content), indent=1) + "\n")
-    write_whole(folder / "ablation.csv", _csv(compared))
-    report(table(compared))
-    return content
+    return cases, held_out, truths
 
 
-def link_cache(source: Path, target: Path) -> None:
-    """Make a prepared data set of links to another one, but for what a training adds to it."""
+def link_cache(source: Path, target: Path, without: tuple[str, ...] = _ADDED_BY_TRAINING) -> None:
+    """Make a prepared data set of links to another one.
+
+    Args:
+        source: Prepared data set.
+        target: Folder of the new one.
+        without: Files of a case that are left out, by the beginning of their names: what a training
+            adds to them.
+    """
     for case in read_cache(source):
         for path in sorted(case.folder.rglob("*")):
             inner = path.relative_to(source)
-            if path.is_file() and not inner.as_posix().partition("/")[2].startswith(
-                _ADDED_BY_TRAINING
-            ):
+            if path.is_file() and not inner.as_posix().partition("/")[2].startswith(without):
                 link = target / inner
                 link.parent.mkdir(parents=True, exist_ok=True)
                 if not link.is_symlink():
@@ -218,10 +251,17 @@ def train_row(row: Row, cases: Sequence[CachedCase], report: Report) -> None:
     rounds.train_final(cases, row.folder, row.config, fabric, report)
 
 
-def _measure_row(
+def measure_row(
     row: Row, cases: Sequence[CachedCase], truths: dict[str, Path], report: Report
 ) -> dict[str, Any]:
-    """Return the figures of a row; those that are there already are kept."""
+    """Return the figures of a row; those that are there already are kept.
+
+    Args:
+        row: The row, trained.
+        cases: Prepared scans to measure on.
+        truths: Their true lesions by case.
+        report: Called with a line of text for each scan.
+    """
     stage = segmentation_stage.NAME if row.context else regression.NAME
     digest = hashlib.sha256((row.folder / stage / CHECKPOINT).read_bytes())
     digest.update(repr((row, [(case.name, case.meta["origin"]) for case in cases])).encode())

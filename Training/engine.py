@@ -171,10 +171,14 @@ def read_run(folder: Path, kind: type[T]) -> tuple[T, dict[str, Tensor]]:
     return build(kind, written, str(path)), state["network"]
 
 
+def logged(folder: Path, kind: str) -> list[dict[str, Any]]:
+    """Return the entries of a kind (``train`` or ``validation``) in a run's log."""
+    return [entry for entry in _read_log(folder / LOG) if entry["kind"] == kind]
+
+
 def last_logged(folder: Path, kind: str) -> dict[str, Any]:
-    """Return the last entry of a kind (``train`` or ``validation``) in a run's log."""
-    entries = [e for e in _read_log(folder / LOG) if e["kind"] == kind]
-    return entries[-1] if entries else {}
+    """Return the last of these entries; an empty one if there is none."""
+    return next(reversed(logged(folder, kind)), {})
 
 
 class _Run:

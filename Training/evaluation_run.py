@@ -175,7 +175,7 @@ def _train(plan: Plan, report: Report) -> tuple[list[Trained], dict[str, float]]
     """Train the methods; return where they are and how long each took."""
     folder, config = plan.output / TRAINING, plan.config
     work = prepare_workplace(plan, folder, report)
-    trained, seconds = [], _read_seconds(folder)
+    trained = []
     for name in METHODS:
         if name not in plan.methods:
             continue
@@ -184,10 +184,13 @@ def _train(plan: Plan, report: Report) -> tuple[list[Trained], dict[str, float]]
         try:
             where = get_method(name).train(work)
         finally:
+            # read anew: methods may be trained side by side by several commands
+            seconds = _read_seconds(folder)
             seconds[name] = seconds.get(name, 0.0) + time.perf_counter() - start
             write_whole(folder / SECONDS, json.dumps(seconds, indent=1) + "\n")
         trained.append(Trained(name, where, device=plan.device))
     write_whole(folder / "config.yaml", dump_config(config))
+    seconds = _read_seconds(folder)
     return trained, {name: seconds[name] for name in METHODS if name in plan.methods}
 
 

@@ -182,18 +182,10 @@ def test_a_broken_data_set_names_every_problem(tmp_path, data, capsys):
 def test_the_ablation_prints_all_rows_and_goes_on_where_it_was(
     data, trained, tmp_path, capsys, monkeypatch
 ):
-    test = tmp_path / "held out"
-    rows = (data / "scores.csv").read_text().splitlines()
-    names = [row.split(",")[0] for row in rows[1:3]]
-    for kind in ("scans", "lobes", "truth/lesions"):
-        (test / kind).mkdir(parents=True)
-        for name in names:
-            shutil.copy(data / kind / f"{name}.nii.gz", test / kind / f"held-{name}.nii.gz")
-    (test / "scores.csv").write_text("\n".join([rows[0], *(f"held-{r}" for r in rows[1:3])]))
     command = ["ablate", "--config", str(TINY), "--cache", str(trained / "cache")]
     command += ["--set", "regression.loop.steps=2", "--set", "segmentation.loop.steps=2"]
     command += ["--set", "regression.vessels=frangi", "--set", "ablation.workers=1"]
-    words = ["--test", str(test), "--output", str(tmp_path)]
+    words = ["--test", str(_held_out(data, tmp_path)), "--output", str(tmp_path)]
     labels = trained / "cache" / "phantom-000040" / "segmentation" / "labels.npy"
     before = labels.read_bytes()
     assert main([*command, *words]) == 0
@@ -247,6 +239,70 @@ def test_the_ablation_prints_all_rows_and_goes_on_where_it_was(
     (tmp_path / "ablation" / "ablation.json").unlink()
     assert main([*command, *words]) == 0
     assert json.loads((tmp_path / "ablation" / "ablation.json").read_text()) == content
+
+
+def test_departures_are_taken_back_one_at_a_time(data, trained, tmp_path, capsys, monkeypatch):
+    command = ["departures", "--config", str(TINY), "--cache", str(trained / "cache")]
+    for setting in (
+        "regression.loop.steps=2",
+        "segmentation.loop.steps=2",
+        "regression.loop.log_every=1",
+        "segmentation.loop.log_every=1",
+        "regression.vessels=frangi",
+        "regression.balance=sampling",
+        "pseudolabels.match_scores=true",
+        "segmentation.base_channels=2",
+        "ablation.workers=1",
+    ):
+        command += ["--set", setting]
+    keys = ["regression.balance", "pseudolabels.match_scores", "segmentation.base_channels"]
+    command += ["--test", str(_held_out(data, tmp_path)), "--output", str(tmp_path), "--only"]
+    assert main([*command, *keys]) == 0
+    lines = capsys.readouterr().out.splitlines()[-3:]
+    assert [line.split()[0] for line in lines] == keys
+    folder = tmp_path / "departures"
+    found = json.loads((folder / "departures.json").read_text())["departures"]
+    assert [(row["ours"], row["paper"]) for row in found] == [
+        ("sampling", "loss"),
+        (True, False),
+        (2, 32),
+    ]
+    for row in found[:2]:
+        assert row["iou_change"] == pytest.approx(row["iou"] - row["iou_paper"], abs=1e-5)
+    assert "iou" not in found[2]
+    assert found[2]["time"] < 1  # width 2 takes less time than width 32
+
+    # only what the departure says is another
+    kept = [
+        json.loads((folder / place / "regression" / "config.yaml").read_text())
+        for place in ("ours", *keys[:2])
+    ]
+    assert kept[1] == {**kept[0], "balance": "loss"}
+    assert kept[2] == kept[0]
+    networks = [
+        (folder / place / "regression" / "checkpoint.pt").read_bytes()
+        for place in ("ours", keys[1])
+    ]
+    assert networks[0] == networks[1]
+
+    # what is done is neither trained nor measured again
+    monkeypatch.setattr("Training.ablation._measure", None)
+    assert main([*command, *keys[:2]]) == 0
+    assert main([*command, "regression.loop.steps"]) == 1
+    assert "no departure" in capsys.readouterr().err
+
+
+def _held_out(data, folder):
+    """Make a data set of two phantoms by other names; returns its folder."""
+    test = folder / "held out"
+    rows = (data / "scores.csv").read_text().splitlines()
+    names = [row.split(",")[0] for row in rows[1:3]]
+    for kind in ("scans", "lobes", "truth/lesions"):
+        (test / kind).mkdir(parents=True)
+        for name in names:
+            shutil.copy(data / kind / f"{name}.nii.gz", test / kind / f"held-{name}.nii.gz")
+    (test / "scores.csv").write_text("\n".join([rows[0], *(f"held-{r}" for r in rows[1:3])]))
+    return test
 
 
 def test_the_ablation_refuses_scans_that_were_trained_on(data, trained, tmp_path, capsys):

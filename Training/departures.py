@@ -1,0 +1,307 @@
+"""What each departure from the paper is worth: one setting at a time goes back to the paper's.
+
+A configuration departs from ``paper.yaml`` in some settings. For each of them the same training is
+run again with the paper's value, from the same seed and with the same budget, and measured on the
+same scans as ours: settings of the regression by its map, those of the labels and of the final
+network by the final network, which then learns from the regression as ours trained it. Settings
+that are there for the sake of time alone (widths, sizes) are only timed, in a few steps.
+
+Every variant has a folder of its own below ``OUTPUT/departures`` and is left alone where it is
+done, so a stopped run goes on where it was.
+"""
+
+from __future__ import annotations
+
+import csv
+import io as text_io
+import json
+import shutil
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from statistics import median
+from typing import Any, Literal
+
+from DRAMLesionLib.errors import InputError
+from Training.ablation import Row, gather, link_cache, measure_row, train_row
+from Training.cache import CachedCase, read_cache
+from Training.config import Config, LoopConfig, build, dump_config, load_config, to_plain
+from Training.data import write_whole
+from Training.engine import Experiment, logged, make_fabric, train
+from Training.metrics import compare_methods
+from Training.results import plain
+from Training.stages import regression, segmentation
+
+NAME = "departures"
+PAPER = Path(__file__).parent / "configs" / "paper.yaml"
+
+OURS = "ours"
+
+_FIGURES = ("iou", "iou_by_fraction", "average_precision", "healthy_percent")
+_TIMED_STEPS = 3
+
+Report = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Departure:
+    """A setting in which we may differ from the paper.
+
+    Attributes:
+        key: Such as ``regression.local``.
+        shown_by: What is compared: the regression's ``map``, the ``final`` network, or only the
+            ``time`` of a step.
+        along: Keys that go back to the paper's value together with it.
+    """
+
+    key: str
+    shown_by: Literal["map", "final", "time"]
+    along: tuple[str, ...] = ()
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """All settings that go back."""
+        return (self.key, *self.along)
+
+
+DEPARTURES = (
+    Departure("regression.local", "map"),
+    Departure("regression.sizes", "map"),
+    Departure("regression.freeze_norm", "map"),
+    Departure("regression.balance", "map"),
+    Departure("regression.weights.equivariance", "map"),
+    Departure("regression.weights.entropy", "map"),
+    Departure("regression.refine_after", "map"),
+    Departure("regression.gain", "map"),
+    Departure("regression.scales", "map"),
+    Departure("regression.augmentation", "map"),
+    Departure("regression.optimiser", "map"),
+    Departure("pseudolabels.refined", "final"),
+    Departure("pseudolabels.match_scores", "final"),
+    Departure("pseudolabels.use_scores", "final"),
+    Departure("pseudolabels.fill_vessels", "final"),
+    Departure("segmentation.rounds", "final"),
+    Departure("segmentation.start", "final"),
+    Departure("segmentation.local", "final"),
+    Departure("segmentation.freeze_norm", "final"),
+    Departure("segmentation.lesion_centres", "final", ("segmentation.centres",)),
+    Departure("segmentation.dense_centres", "final"),
+    Departure("segmentation.region", "final"),
+    Departure("segmentation.augmentation", "final"),
+    Departure("segmentation.optimiser", "final"),
+    Departure("regression.chunk", "time", ("regression.sizes",)),
+    Departure("regression.base_channels", "time"),
+    Departure("segmentation.padding", "time", ("segmentation.patch", "segmentation.border")),
+    Departure("segmentation.base_channels", "time"),
+)
+
+
+def measure_departures(
+    data: Sequence[Path],
+    test: Path,
+    output: Path,
+    config: Config,
+    report: Report = lambda _: None,
+    cache: Path | None = None,
+    only: Sequence[str] = (),
+) -> dict[str, Any]:
+    """Train ours and every variant, and compare.
+
+    Args:
+        data: Data sets to train on.
+        test: Data set with a truth, to measure on.
+        output: Folder of the run.
+        config: Ours.
+        report: Called with lines of text.
+        cache: Prepared training data of another run, which is used and not changed.
+        only: Keys of :data:`DEPARTURES`; all in which ``config`` differs if left out.
+
+    Returns:
+        What ``OUTPUT/departures/departures.json`` says.
+
+    Raises:
+        InputError: If a data set cannot be used, or a key is none of those.
+    """
+    chosen = choose(config, only)
+    folder = output / NAME
+    folder.mkdir(parents=True, exist_ok=True)
+    cases, held_out, truths = gather(data, test, output, config, report, cache)
+    ours = _trained(Row(OURS, folder / OURS, config, False), cases, output, report)
+    if any(d.shown_by == "final" or d.key.startswith(segmentation.NAME) for d in chosen):
+        ours = _trained(replace(ours, context=True), cases, output, report)
+    found = []
+    for departure in chosen:
+        place = folder / departure.key
+        context = departure.shown_by == "final"
+        theirs = Row(place.name, place, with_papers(config, departure), False, context)
+        if departure.shown_by == "time":
+            pair = [_timed(row, departure, ours.folder / "cache") for row in (ours, theirs)]
+        else:
+            if context:
+                _adopt(ours.folder / regression.NAME, place / regression.NAME)
+            _trained(theirs, cases, output, report)
+            rows = replace(ours, context=context), theirs
+            pair = [
+                measure_row(row, held_out, truths, report) | {"seconds_a_step": _seconds(row)}
+                for row in rows
+            ]
+        found.append(_compare(departure, config, *pair))
+        content = {"departures": found, "scans": len(held_out), "config": dump_config(config)}
+        write_whole(folder / "departures.json", json.dumps(plain(content), indent=1) + "\n")
+        write_whole(folder / "departures.csv", _csv(found))
+        report(table(found[-1:]))
+    report(table(found))
+    return content
+
+
+def choose(config: Config, only: Sequence[str] = ()) -> list[Departure]:
+    """Return the departures of a configuration, or those asked for.
+
+    Raises:
+        InputError: If a key is unknown, or the configuration has the paper's value there.
+    """
+    there = {d.key: d for d in DEPARTURES if _differs(config, d)}
+    for key in only:
+        if key not in there:
+            message = (
+                f"{key} is no departure of this configuration from the paper that can be "
+                f"measured; there are: {', '.join(there)}"
+            )
+            raise InputError(message)
+    return [d for key, d in there.items() if not only or key in only]
+
+
+def with_papers(config: Config, departure: Departure) -> Config:
+    """Return a configuration with one departure taken back."""
+    values, paper = to_plain(config), to_plain(load_config(PAPER))
+    for key in departure.keys:
+        *parents, last = key.split(".")
+        inner, source = values, paper
+        for parent in parents:
+            inner, source = inner[parent], source[parent]
+        inner[last] = source[last]
+    return build(Config, values, departure.key)
+
+
+def _differs(config: Config, departure: Departure) -> bool:
+    return _value(config, departure.key) != _value(load_config(PAPER), departure.key)
+
+
+def _value(config: Config, key: str) -> Any:
+    value: Any = config
+    for name in key.split("."):
+        value = getattr(value, name)
+    return to_plain(value)
+
+
+def _trained(row: Row, cases: Sequence[CachedCase], output: Path, report: Report) -> Row:
+    """Train what a row shows, with labels that no other row sees."""
+    cache = row.folder / "cache"
+    link_cache(output / "cache", cache, without=(f"{segmentation.NAME}/labels.npy",))
+    report(f"{row.name}: training")
+    kept = {case.name for case in cases}
+    train_row(row, [case for case in read_cache(cache) if case.name in kept], report)
+    return row
+
+
+def _adopt(source: Path, target: Path) -> None:
+    """Copy the run of the regression, so that only labels and final network differ."""
+    if not target.is_dir():
+        part = target.with_name(f".{target.name}.part")
+        shutil.rmtree(part, ignore_errors=True)
+        shutil.copytree(source, part)
+        part.replace(target)
+
+
+def _timed(row: Row, departure: Departure, cache: Path) -> dict[str, Any]:
+    """Return the time of a step with everything on, from a few steps that are thrown away."""
+    loop = LoopConfig(steps=_TIMED_STEPS, log_every=1, validate_every=0, tensorboard=False)
+    cases, settings = read_cache(cache), row.config
+    with tempfile.TemporaryDirectory() as name:
+        if departure.key.startswith(regression.NAME):
+            batch = settings.regression.loop.batch
+            changed = replace(settings.regression, refine_after=0, loop=replace(loop, batch=batch))
+            settings = replace(settings, regression=changed)
+            experiment: Experiment = regression.RegressionExperiment(cases, settings)
+        else:
+            batch = settings.segmentation.loop.batch
+            final = replace(
+                settings.segmentation,
+                start="scratch",
+                rounds=1,
+                loop=replace(loop, batch=batch),
+            )
+            settings = replace(settings, segmentation=final)
+            experiment = segmentation.SegmentationExperiment(
+                cases, settings, row.folder / regression.NAME
+            )
+        train(experiment, Path(name), settings, make_fabric(settings))
+        return {"seconds_a_step": _median_seconds(Path(name))}
+
+
+def _seconds(row: Row) -> float:
+    return _median_seconds(row.folder / (segmentation.NAME if row.context else regression.NAME))
+
+
+def _median_seconds(run: Path) -> float:
+    return median(entry["seconds"] for entry in logged(run, "train"))
+
+
+def _compare(
+    departure: Departure, config: Config, ours: dict[str, Any], theirs: dict[str, Any]
+) -> dict[str, Any]:
+    """Return what departing has brought: ours less the paper's."""
+    result: dict[str, Any] = {
+        "key": departure.key,
+        "ours": _value(config, departure.key),
+        "paper": _value(load_config(PAPER), departure.key),
+        "shown_by": departure.shown_by,
+        "time": ours["seconds_a_step"] / theirs["seconds_a_step"],
+    }
+    if departure.shown_by != "time":
+        for name in _FIGURES:
+            result |= {name: ours[name], f"{name}_paper": theirs[name]}
+            result[f"{name}_change"] = _less(ours[name], theirs[name])
+        pair = {"ours": ours["iou_of_scans"], "paper": theirs["iou_of_scans"]}
+        result["p"] = asdict(compare_methods(pair)[0])["p"]
+    return result
+
+
+def _less(a: float | None, b: float | None) -> float | None:
+    return None if a is None or b is None else a - b
+
+
+def _csv(content: Sequence[dict[str, Any]]) -> str:
+    text = text_io.StringIO()
+    changes = [name for figure in _FIGURES for name in (figure, f"{figure}_paper")]
+    columns = ["key", "shown_by", "ours", "paper", *changes, "p", "time"]
+    writer = csv.DictWriter(text, columns, extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(plain(list(content)))
+    return text.getvalue()
+
+
+def table(content: Sequence[dict[str, Any]]) -> str:
+    """Return the departures as lines of text: ours, the paper's value there, and the change."""
+    lines = [
+        f"{'departure':32s}{'shown by':>9s}  {'IoU ours, paper':>16s}{'change':>8s}{'p':>7s}"
+        f"  {'by fraction':>12s}{'change':>8s}  {'precision':>12s}{'change':>8s}"
+        f"  {'healthy %':>12s}  {'time':>6s}"
+    ]
+    for row in content:
+        cells = [f"{row['key']:32s}{row['shown_by']:>9s}"]
+        if row["shown_by"] != "time":
+            cells.append(f"  {_two(row, 'iou'):>16s}{row['iou_change']:+8.3f}{row['p']:7.3f}")
+            for name in ("iou_by_fraction", "average_precision"):
+                cells.append(f"  {_two(row, name):>12s}{row[f'{name}_change']:+8.3f}")
+            cells.append(f"  {_two(row, 'healthy_percent', 2):>12s}")
+        else:
+            cells.append(" " * 81)
+        lines.append("".join(cells) + f"  x{row['time']:5.2f}")
+    return "\n".join(lines)
+
+
+def _two(row: dict[str, Any], name: str, digits: int = 3) -> str:
+    values = row[name], row[f"{name}_paper"]
+    return ", ".join("–" if value is None else f"{value:.{digits}f}" for value in values)
