@@ -10,9 +10,7 @@ stopped ablation goes on where it was.
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io as text_io
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -31,7 +29,7 @@ from Training.config import Config, LossWeights, dump_config
 from Training.data import TRUTH, case_name, write_whole
 from Training.engine import CHECKPOINT, make_fabric, train
 from Training.metrics import Confusion, ProbabilityHistogram, compare_methods, mean_defined
-from Training.results import plain
+from Training.results import csv_table, plain
 from Training.stages import regression, rounds, vessels
 from Training.stages import segmentation as segmentation_stage
 from Training.stages.prepare import grid_image, prepare
@@ -172,7 +170,7 @@ def ablate(
     compared = _compare(measured)
     content = {"rows": compared, "scans": len(held_out), "config": dump_config(config)}
     write_whole(folder / "ablation.json", json.dumps(plain(content), indent=1) + "\n")
-    write_whole(folder / "ablation.csv", _csv(compared))
+    write_whole(folder / "ablation.csv", csv_table(compared, _COLUMNS))
     report(table(compared))
     return content
 
@@ -389,14 +387,6 @@ _COLUMNS = (
     "healthy_percent",
     "paper_iou",
 )
-
-
-def _csv(content: Sequence[dict[str, Any]]) -> str:
-    text = text_io.StringIO()
-    writer = csv.DictWriter(text, _COLUMNS, extrasaction="ignore", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(plain(list(content)))
-    return text.getvalue()
 
 
 def table(content: Sequence[dict[str, Any]]) -> str:

@@ -12,8 +12,6 @@ done, so a stopped run goes on where it was.
 
 from __future__ import annotations
 
-import csv
-import io as text_io
 import json
 import shutil
 import tempfile
@@ -30,7 +28,7 @@ from Training.config import Config, LoopConfig, build, dump_config, load_config,
 from Training.data import write_whole
 from Training.engine import Experiment, logged, make_fabric, train
 from Training.metrics import compare_methods
-from Training.results import plain
+from Training.results import csv_table, plain
 from Training.stages import regression, segmentation
 
 NAME = "departures"
@@ -39,6 +37,11 @@ PAPER = Path(__file__).parent / "configs" / "paper.yaml"
 OURS = "ours"
 
 _FIGURES = ("iou", "iou_by_fraction", "average_precision", "healthy_percent")
+_COLUMNS = (
+    *("key", "shown_by", "ours", "paper"),
+    *(name for figure in _FIGURES for name in (figure, f"{figure}_paper")),
+    *("p", "time"),
+)
 _TIMED_STEPS = 3
 
 Report = Callable[[str], None]
@@ -149,7 +152,7 @@ def measure_departures(
         found.append(_compare(departure, config, *pair))
         content = {"departures": found, "scans": len(held_out), "config": dump_config(config)}
         write_whole(folder / "departures.json", json.dumps(plain(content), indent=1) + "\n")
-        write_whole(folder / "departures.csv", _csv(found))
+        write_whole(folder / "departures.csv", csv_table(found, _COLUMNS))
         report(table(found[-1:]))
     report(table(found))
     return content
@@ -270,16 +273,6 @@ def _compare(
 
 def _less(a: float | None, b: float | None) -> float | None:
     return None if a is None or b is None else a - b
-
-
-def _csv(content: Sequence[dict[str, Any]]) -> str:
-    text = text_io.StringIO()
-    changes = [name for figure in _FIGURES for name in (figure, f"{figure}_paper")]
-    columns = ["key", "shown_by", "ours", "paper", *changes, "p", "time"]
-    writer = csv.DictWriter(text, columns, extrasaction="ignore", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(plain(list(content)))
-    return text.getvalue()
 
 
 def table(content: Sequence[dict[str, Any]]) -> str:

@@ -6,8 +6,6 @@ The page holds everything itself and loads nothing from anywhere.
 from __future__ import annotations
 
 import base64
-import csv
-import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -21,7 +19,7 @@ from Training import evaluation_figures as figures
 from Training import metrics
 from Training.data import write_whole
 from Training.evaluation import TYPES, CaseResult, by_method, case_content, histogram_of, summarise
-from Training.results import plain, whole_folder
+from Training.results import csv_table, plain, whole_folder
 
 JSON, HTML, TABLE, CASES, LOBES_CSV = (
     "evaluation.json",
@@ -83,9 +81,9 @@ def write_evaluation(
     rows = table_rows(summaries)
     with whole_folder(output, JSON) as folder:
         write_whole(folder / JSON, json.dumps(content, indent=1) + "\n")
-        write_whole(folder / TABLE, _csv(rows))
-        write_whole(folder / CASES, _csv(_case_rows(results)))
-        write_whole(folder / LOBES_CSV, _csv(_lobe_rows(results)))
+        write_whole(folder / TABLE, csv_table(rows))
+        write_whole(folder / CASES, csv_table(_case_rows(results)))
+        write_whole(folder / LOBES_CSV, csv_table(_lobe_rows(results)))
         write_whole(folder / HTML, _page(content, rows, methods, main))
     return content
 
@@ -150,15 +148,6 @@ def _lobe_rows(results: Sequence[CaseResult]) -> list[dict[str, Any]]:
     return [
         {"method": r.method, "case": r.case, **asdict(lobe)} for r in results for lobe in r.lobes
     ]
-
-
-def _csv(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Return rows as CSV; what is not defined stays empty."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]) if rows else [], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(plain(dict(row)) for row in rows)
-    return text.getvalue()
 
 
 def _page(
