@@ -23,7 +23,7 @@ from typing import Any, Literal
 
 from DRAMLesionLib.errors import InputError
 from Training.ablation import Row, gather, link_cache, measure_row, train_row
-from Training.cache import CachedCase, read_cache
+from Training.cache import read_cache
 from Training.config import Config, LoopConfig, build, dump_config, load_config, to_plain
 from Training.data import write_whole
 from Training.engine import Experiment, logged, make_fabric, train
@@ -129,10 +129,10 @@ def measure_departures(
     chosen = choose(config, only)
     folder = output / NAME
     folder.mkdir(parents=True, exist_ok=True)
-    cases, held_out, truths = gather(data, test, output, config, report, cache)
-    ours = _trained(Row(OURS, folder / OURS, config, False), cases, output, report)
+    _, held_out, truths = gather(data, test, output, config, report, cache)
+    ours = _trained(Row(OURS, folder / OURS, config, False), output, report)
     if any(d.shown_by == "final" or d.key.startswith(segmentation.NAME) for d in chosen):
-        ours = _trained(replace(ours, context=True), cases, output, report)
+        ours = _trained(replace(ours, context=True), output, report)
     found = []
     for departure in chosen:
         place = folder / departure.key
@@ -143,7 +143,7 @@ def measure_departures(
         else:
             if context:
                 _adopt(ours.folder / regression.NAME, place / regression.NAME)
-            _trained(theirs, cases, output, report)
+            _trained(theirs, output, report)
             rows = replace(ours, context=context), theirs
             pair = [
                 measure_row(row, held_out, truths, report) | {"seconds_a_step": _seconds(row)}
@@ -198,13 +198,12 @@ def _value(config: Config, key: str) -> Any:
     return to_plain(value)
 
 
-def _trained(row: Row, cases: Sequence[CachedCase], output: Path, report: Report) -> Row:
+def _trained(row: Row, output: Path, report: Report) -> Row:
     """Train what a row shows, with labels that no other row sees."""
     cache = row.folder / "cache"
     link_cache(output / "cache", cache, without=(f"{segmentation.NAME}/labels.npy",))
     report(f"{row.name}: training")
-    kept = {case.name for case in cases}
-    train_row(row, [case for case in read_cache(cache) if case.name in kept], report)
+    train_row(row, read_cache(cache), report)
     return row
 
 
