@@ -43,7 +43,7 @@ def precision_recall(histograms: Mapping[str, ProbabilityHistogram]) -> bytes:
         for n, (name, histogram) in enumerate(histograms.items()):
             precision, recall = histogram.precision_recall()
             label = f"{name} ({histogram.average_precision():.3f})"
-            axes.plot(recall, precision, STYLES[n % 4], color=COLOURS[n % 8], label=label)
+            axes.plot(recall, precision, _style(n), color=COLOURS[n % 8], label=label)
         axes.set(xlabel="recall", ylabel="precision", xlim=(0, 1), ylim=(0, 1.02))
         figure.legend(
             title="method (area)", fontsize=7, title_fontsize=7, ncols=2, loc="outside lower center"
@@ -61,11 +61,16 @@ def calibration(histograms: Mapping[str, ProbabilityHistogram]) -> bytes:
             mean, share, voxels = histogram.calibration()
             some = voxels > 0
             label = f"{name} (error {histogram.calibration_error():.3f})"
-            line = f"{MARKERS[n % 8]}{STYLES[n % 4]}"
+            line = f"{MARKERS[n % 8]}{_style(n)}"
             axes.plot(mean[some], share[some], line, color=COLOURS[n % 8], label=label, ms=4)
         axes.set(xlabel="probability", ylabel="share of lesion", xlim=(0, 1), ylim=(0, 1.02))
         figure.legend(fontsize=7, ncols=2, loc="outside lower center")
         return _png(figure)
+
+
+def _style(number: int) -> str:
+    """Return the line of a method; where the colours begin anew, it is another than before."""
+    return STYLES[(number + number // len(COLOURS)) % len(STYLES)]
 
 
 def score_matrix(matrix: np.ndarray, title: str) -> bytes:

@@ -158,6 +158,7 @@ def _page(
 ) -> str:
     environment = Environment(autoescape=True, undefined=StrictUndefined)
     environment.filters["number"] = _number
+    environment.filters["p_value"] = _p_value
     template = environment.from_string(_TEMPLATE.read_text(encoding="utf-8"))
     summary = content["methods"][main]
     return template.render(
@@ -237,6 +238,10 @@ def _lesion_percent(result: CaseResult) -> float:
 
 def _data_url(png: bytes) -> str:
     return "data:image/png;base64," + base64.b64encode(png).decode("ascii")
+
+
+def _p_value(value: Any) -> str:
+    return "< 0.0001" if value is not None and value < 0.0001 else _number(value, 4)
 
 
 def _number(value: Any, digits: int = 3) -> str:

@@ -11,7 +11,7 @@ from DRAMLesionLib.errors import InputError
 from DRAMLesionLib.geometry import image_like
 from DRAMLesionLib.lobes import Lobe
 from Testing.library.small_weights import write_small_weights
-from Training import evaluation
+from Training import evaluation, evaluation_figures, evaluation_report
 from Training.__main__ import main
 from Training.evaluation import CaseResult, LobeResult, compare, summarise
 from Training.evaluation_kept import Keeper
@@ -223,3 +223,11 @@ def test_the_old_command_evaluates_phantoms(tmp_path, capsys):
     assert all(lobe["true"] == 0 for lobe in content["cases"][1]["lobes"])
     assert content["summary"]["healthy_scans"] == 1
     assert "fraction_correlation" in capsys.readouterr().out
+
+
+def test_methods_are_told_apart_and_no_p_is_zero():
+    lines = [(evaluation_figures.COLOURS[n % 8], evaluation_figures._style(n)) for n in range(16)]
+    assert len(set(lines)) == 16
+    assert evaluation_report._p_value(3e-7) == "< 0.0001"
+    assert evaluation_report._p_value(0.0123) == "0.0123"
+    assert evaluation_report._p_value(None) == "–"
