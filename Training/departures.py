@@ -3,8 +3,9 @@
 A configuration departs from ``paper.yaml`` in some settings. For each of them the same training is
 run again with the paper's value, from the same seed and with the same budget, and measured on the
 same scans as ours: settings of the regression by its map, those of the labels and of the final
-network by the final network, which then learns from the regression as ours trained it. Settings
-that are there for the sake of time alone (widths, sizes) are only timed, in a few steps.
+network by the final network, which then learns from the regression as ours trained it, those of the
+vessel network by its Dice with the reference. Settings that are there for the sake of time alone
+(widths, sizes) are only timed, in a few steps.
 
 Every variant has a folder of its own below ``OUTPUT/departures`` and is left alone where it is
 done, so a stopped run goes on where it was.
@@ -23,13 +24,13 @@ from typing import Any, Literal
 
 from DRAMLesionLib.errors import InputError
 from Training.ablation import Row, gather, link_cache, measure_row, train_row
-from Training.cache import read_cache
+from Training.cache import CachedCase, read_cache
 from Training.config import Config, LoopConfig, build, dump_config, load_config, to_plain
 from Training.data import write_whole
 from Training.engine import Experiment, logged, make_fabric, train
 from Training.metrics import compare_methods
 from Training.results import csv_table, plain
-from Training.stages import regression, segmentation
+from Training.stages import regression, segmentation, vessels
 
 NAME = "departures"
 PAPER = Path(__file__).parent / "configs" / "paper.yaml"
@@ -39,7 +40,7 @@ OURS = "ours"
 _FIGURES = ("iou", "iou_by_fraction", "average_precision", "healthy_percent")
 _COLUMNS = (
     *("key", "shown_by", "ours", "paper"),
-    *(name for figure in _FIGURES for name in (figure, f"{figure}_paper")),
+    *(name for figure in (*_FIGURES, "dice") for name in (figure, f"{figure}_paper")),
     *("p", "time"),
 )
 _TIMED_STEPS = 3
@@ -53,13 +54,13 @@ class Departure:
 
     Attributes:
         key: Such as ``regression.local``.
-        shown_by: What is compared: the regression's ``map``, the ``final`` network, or only the
-            ``time`` of a step.
+        shown_by: What is compared: the regression's ``map``, the ``final`` network, the ``vessels``
+            of the vessel network, or only the ``time`` of a step.
         along: Keys that go back to the paper's value together with it.
     """
 
     key: str
-    shown_by: Literal["map", "final", "time"]
+    shown_by: Literal["map", "final", "vessels", "time"]
     along: tuple[str, ...] = ()
 
     @property
@@ -69,12 +70,19 @@ class Departure:
 
 
 DEPARTURES = (
+    Departure("vessels.source", "vessels"),
+    Departure("vessels.local", "vessels"),
+    Departure("vessels.freeze_norm", "vessels"),
+    Departure("vessels.vessel_centres", "vessels"),
+    Departure("vessels.augmentation", "vessels"),
+    Departure("vessels.optimiser", "vessels"),
     Departure("regression.local", "map"),
     Departure("regression.sizes", "map"),
     Departure("regression.freeze_norm", "map"),
     Departure("regression.balance", "map"),
     Departure("regression.weights.equivariance", "map"),
     Departure("regression.weights.entropy", "map"),
+    Departure("regression.weights.refinement", "map"),
     Departure("regression.refine_after", "map"),
     Departure("regression.gain", "map"),
     Departure("regression.scales", "map"),
@@ -93,6 +101,8 @@ DEPARTURES = (
     Departure("segmentation.region", "final"),
     Departure("segmentation.augmentation", "final"),
     Departure("segmentation.optimiser", "final"),
+    Departure("vessels.patch", "time", ("vessels.border",)),
+    Departure("vessels.base_channels", "time"),
     Departure("regression.chunk", "time", ("regression.sizes",)),
     Departure("regression.base_channels", "time"),
     Departure("segmentation.padding", "time", ("segmentation.patch", "segmentation.border")),
@@ -129,17 +139,23 @@ def measure_departures(
     chosen = choose(config, only)
     folder = output / NAME
     folder.mkdir(parents=True, exist_ok=True)
-    _, held_out, truths = gather(data, test, output, config, report, cache)
-    ours = _trained(Row(OURS, folder / OURS, config, False), output, report)
-    if any(d.shown_by == "final" or d.key.startswith(segmentation.NAME) for d in chosen):
-        ours = _trained(replace(ours, context=True), output, report)
+    cases, held_out, truths = gather(data, test, output, config, report, cache)
+    ours = Row(OURS, folder / OURS, config, False)
+    on_labels = any(d.shown_by == "final" or d.key.startswith(segmentation.NAME) for d in chosen)
+    if on_labels or any(d.shown_by == "map" for d in chosen):
+        _trained(ours, output, report)
+    if on_labels:
+        _trained(replace(ours, context=True), output, report)
+    judge = vessels.VesselExperiment([replace(c, validation=True) for c in held_out], config)
     found = []
     for departure in chosen:
         place = folder / departure.key
         context = departure.shown_by == "final"
         theirs = Row(place.name, place, with_papers(config, departure), False, context)
         if departure.shown_by == "time":
-            pair = [_timed(row, departure, ours.folder / "cache") for row in (ours, theirs)]
+            pair = [_timed(row, departure, output, ours) for row in (ours, theirs)]
+        elif departure.shown_by == "vessels":
+            pair = [_vessels(row, cases, judge, report) for row in (ours, theirs)]
         else:
             if context:
                 _adopt(ours.folder / regression.NAME, place / regression.NAME)
@@ -216,29 +232,49 @@ def _adopt(source: Path, target: Path) -> None:
         part.replace(target)
 
 
-def _timed(row: Row, departure: Departure, cache: Path) -> dict[str, Any]:
+def _vessels(
+    row: Row, cases: Sequence[CachedCase], judge: vessels.VesselExperiment, report: Report
+) -> dict[str, Any]:
+    """Train the vessel network of a row; return its Dice with the reference on held-out cubes."""
+    report(f"{row.name}: training")
+    fabric, folder = make_fabric(row.config), row.folder / vessels.NAME
+    network = train(vessels.VesselExperiment(cases, row.config), folder, row.config, fabric)
+    found = judge.validate(network, fabric.device)
+    if not found:
+        message = (
+            "no lobe of the scans to measure on is free of lesions: vessels cannot be compared"
+        )
+        raise InputError(message)
+    return {"dice": found["dice"], "seconds_a_step": _median_seconds(folder)}
+
+
+def _timed(row: Row, departure: Departure, output: Path, ours: Row) -> dict[str, Any]:
     """Return the time of a step with everything on, from a few steps that are thrown away."""
-    loop = LoopConfig(steps=_TIMED_STEPS, log_every=1, validate_every=0, tensorboard=False)
-    cases, settings = read_cache(cache), row.config
+    stage = departure.key.partition(".")[0]
+    settings = getattr(row.config, stage)
+    loop = LoopConfig(
+        steps=_TIMED_STEPS,
+        batch=settings.loop.batch,
+        log_every=1,
+        validate_every=0,
+        tensorboard=False,
+    )
+    at_once: dict[str, dict[str, Any]] = {
+        regression.NAME: {"refine_after": 0},
+        segmentation.NAME: {"start": "scratch", "rounds": 1},
+        vessels.NAME: {},
+    }
+    config = replace(row.config, **{stage: replace(settings, loop=loop, **at_once[stage])})
+    experiment: Experiment
+    if stage == segmentation.NAME:
+        labelled = read_cache(ours.folder / "cache")
+        experiment = segmentation.SegmentationExperiment(labelled, config, ours.folder)
+    elif stage == vessels.NAME:
+        experiment = vessels.VesselExperiment(read_cache(output / "cache"), config)
+    else:
+        experiment = regression.RegressionExperiment(read_cache(output / "cache"), config)
     with tempfile.TemporaryDirectory() as name:
-        if departure.key.startswith(regression.NAME):
-            batch = settings.regression.loop.batch
-            changed = replace(settings.regression, refine_after=0, loop=replace(loop, batch=batch))
-            settings = replace(settings, regression=changed)
-            experiment: Experiment = regression.RegressionExperiment(cases, settings)
-        else:
-            batch = settings.segmentation.loop.batch
-            final = replace(
-                settings.segmentation,
-                start="scratch",
-                rounds=1,
-                loop=replace(loop, batch=batch),
-            )
-            settings = replace(settings, segmentation=final)
-            experiment = segmentation.SegmentationExperiment(
-                cases, settings, row.folder / regression.NAME
-            )
-        train(experiment, Path(name), settings, make_fabric(settings))
+        train(experiment, Path(name), config, make_fabric(config))
         return {"seconds_a_step": _median_seconds(Path(name))}
 
 
@@ -261,7 +297,10 @@ def _compare(
         "shown_by": departure.shown_by,
         "time": ours["seconds_a_step"] / theirs["seconds_a_step"],
     }
-    if departure.shown_by != "time":
+    if departure.shown_by == "vessels":
+        result |= {"dice": ours["dice"], "dice_paper": theirs["dice"]}
+        result["dice_change"] = ours["dice"] - theirs["dice"]
+    elif departure.shown_by != "time":
         for name in _FIGURES:
             result |= {name: ours[name], f"{name}_paper": theirs[name]}
             result[f"{name}_change"] = _less(ours[name], theirs[name])
@@ -275,7 +314,10 @@ def _less(a: float | None, b: float | None) -> float | None:
 
 
 def table(content: Sequence[dict[str, Any]]) -> str:
-    """Return the departures as lines of text: ours, the paper's value there, and the change."""
+    """Return the departures as lines of text: ours, the paper's value there, and the change.
+
+    Vessel networks are compared by Dice instead of IoU.
+    """
     lines = [
         f"{'departure':32s}{'shown by':>9s}  {'IoU ours, paper':>16s}{'change':>8s}{'p':>7s}"
         f"  {'by fraction':>12s}{'change':>8s}  {'precision':>12s}{'change':>8s}"
@@ -283,7 +325,9 @@ def table(content: Sequence[dict[str, Any]]) -> str:
     ]
     for row in content:
         cells = [f"{row['key']:32s}{row['shown_by']:>9s}"]
-        if row["shown_by"] != "time":
+        if row["shown_by"] == "vessels":
+            cells.append(f"  {_two(row, 'dice'):>16s}{row['dice_change']:+8.3f}" + " " * 57)
+        elif row["shown_by"] != "time":
             cells.append(f"  {_two(row, 'iou'):>16s}{row['iou_change']:+8.3f}{row['p']:7.3f}")
             for name in ("iou_by_fraction", "average_precision"):
                 cells.append(f"  {_two(row, name):>12s}{row[f'{name}_change']:+8.3f}")

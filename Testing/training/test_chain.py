@@ -256,6 +256,7 @@ def test_departures_are_taken_back_one_at_a_time(data, trained, tmp_path, capsys
     ):
         command += ["--set", setting]
     keys = ["regression.balance", "pseudolabels.match_scores", "segmentation.base_channels"]
+    vessel = "vessels.vessel_centres"
     command += ["--test", str(_held_out(data, tmp_path)), "--output", str(tmp_path), "--only"]
     assert main([*command, *keys]) == 0
     lines = capsys.readouterr().out.splitlines()[-3:]
@@ -287,7 +288,10 @@ def test_departures_are_taken_back_one_at_a_time(data, trained, tmp_path, capsys
 
     # what is done is neither trained nor measured again
     monkeypatch.setattr("Training.ablation._measure", None)
-    assert main([*command, *keys[:2]]) == 0
+    assert main([*command, *keys[:2], vessel]) == 0
+    found = json.loads((folder / "departures.json").read_text())["departures"]
+    assert [row["key"] for row in found] == [vessel, *keys[:2]]
+    assert found[0]["dice_change"] == pytest.approx(found[0]["dice"] - found[0]["dice_paper"])
     assert main([*command, "regression.loop.steps"]) == 1
     assert "no departure" in capsys.readouterr().err
 
