@@ -143,9 +143,9 @@ def measure_departures(
     ours = Row(OURS, folder / OURS, config, False)
     on_labels = any(d.shown_by == "final" or d.key.startswith(segmentation.NAME) for d in chosen)
     if on_labels or any(d.shown_by == "map" for d in chosen):
-        _trained(ours, output, report)
+        _train(ours, output, report)
     if on_labels:
-        _trained(replace(ours, context=True), output, report)
+        _train(replace(ours, context=True), output, report)
     judge = vessels.VesselExperiment([replace(c, validation=True) for c in held_out], config)
     found = []
     for departure in chosen:
@@ -159,7 +159,7 @@ def measure_departures(
         else:
             if context:
                 _adopt(ours.folder / regression.NAME, place / regression.NAME)
-            _trained(theirs, output, report)
+            _train(theirs, output, report)
             rows = replace(ours, context=context), theirs
             pair = [
                 measure_row(row, held_out, truths, report) | {"seconds_a_step": _seconds(row)}
@@ -214,13 +214,12 @@ def _value(config: Config, key: str) -> Any:
     return to_plain(value)
 
 
-def _trained(row: Row, output: Path, report: Report) -> Row:
+def _train(row: Row, output: Path, report: Report) -> None:
     """Train what a row shows, with labels that no other row sees."""
     cache = row.folder / "cache"
     link_cache(output / "cache", cache, without=(f"{segmentation.NAME}/labels.npy",))
     report(f"{row.name}: training")
     train_row(row, read_cache(cache), report)
-    return row
 
 
 def _adopt(source: Path, target: Path) -> None:

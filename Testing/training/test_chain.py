@@ -258,6 +258,11 @@ def test_departures_are_taken_back_one_at_a_time(data, trained, tmp_path, capsys
     keys = ["regression.balance", "pseudolabels.match_scores", "segmentation.base_channels"]
     vessel = "vessels.vessel_centres"
     command += ["--test", str(_held_out(data, tmp_path)), "--output", str(tmp_path), "--only"]
+    # a clock that a busy machine does not change: a step takes as long as its network is wide
+    monkeypatch.setattr(
+        "Training.departures._median_seconds",
+        lambda run: float(json.loads((run / "config.yaml").read_text())["base_channels"]),
+    )
     assert main([*command, *keys]) == 0
     lines = capsys.readouterr().out.splitlines()[-3:]
     assert [line.split()[0] for line in lines] == keys
@@ -271,7 +276,7 @@ def test_departures_are_taken_back_one_at_a_time(data, trained, tmp_path, capsys
     for row in found[:2]:
         assert row["iou_change"] == pytest.approx(row["iou"] - row["iou_paper"], abs=1e-5)
     assert "iou" not in found[2]
-    assert found[2]["time"] < 1  # width 2 takes less time than width 32
+    assert [row["time"] for row in found] == [1, 1, 2 / 32]
 
     # only what the departure says is another
     kept = [
