@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from DRAMLesionLib.version import __version__
+
 if TYPE_CHECKING:
     from DRAMLesionLib.pipeline import LesionPipeline, LesionResult
 
-__version__ = "0.1.0"
 __all__ = ["LesionPipeline", "LesionResult", "__version__"]
 
 

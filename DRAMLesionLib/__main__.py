@@ -67,15 +67,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def segment(options: argparse.Namespace, progress: Progress) -> str:
     """Take one CT all the way and write images, table and report."""
-    from DRAMLesionLib import io
-    from DRAMLesionLib.output import write_result
+    from DRAMLesionLib.lobes import masks
     from DRAMLesionLib.pipeline import LesionPipeline
+    from DRAMLesionLib.reading import files
+    from DRAMLesionLib.report.output import write_result
     from DRAMLesionLib.weights import BUNDLED
 
     progress("read", 0.0)
     pipeline = LesionPipeline(options.device, options.weights or BUNDLED, options.lobe_provider)
-    ct, warnings = io.read_ct(options.ct, options.series)
-    lobes, names = io.read_lobes(options.lobes) if options.lobes else (None, None)
+    ct, warnings = files.read_ct(options.ct, options.series)
+    lobes, names = masks.read_lobes(options.lobes) if options.lobes else (None, None)
     result = pipeline.run(
         ct,
         lobes,
@@ -99,17 +100,18 @@ def segment(options: argparse.Namespace, progress: Progress) -> str:
 
 def lobes(options: argparse.Namespace, progress: Progress) -> str:
     """Find the lobes of a CT and write them as a label map."""
-    from DRAMLesionLib import checks, io
+    from DRAMLesionLib import writing
     from DRAMLesionLib.lobes import Lobe
     from DRAMLesionLib.lobes.providers import provide_lobes
+    from DRAMLesionLib.reading import checks, files
 
     progress("read", 0.0)
-    ct, warnings = io.read_ct(options.ct, options.series)
+    ct, warnings = files.read_ct(options.ct, options.series)
     warnings = [*warnings, *checks.check_ct(ct, str(options.ct))]
     estimate = provide_lobes(
         ct, options.lobe_provider, lambda fraction: progress("lobes", 0.05 + 0.9 * fraction)
     )
-    io.write_image(estimate.lobes, options.output)
+    writing.write_image(estimate.lobes, options.output)
     lines = [f"note: {warning.message}" for warning in (*warnings, *estimate.warnings)]
     if estimate.confidence:
         sure = ", ".join(f"{Lobe(n).name} {c:.2f}" for n, c in estimate.confidence.items())

@@ -22,6 +22,10 @@ class LobeError(InputError):
     """A lobe mask does not fit its CT or its labels cannot be told apart."""
 
 
+class OutputError(DRAMLesionError):
+    """A result cannot be written where it should be; nothing half-written is left."""
+
+
 class WeightsError(DRAMLesionError):
     """Weights are missing, damaged, or do not fit the network that should load them."""
 

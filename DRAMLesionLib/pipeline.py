@@ -10,8 +10,7 @@ import datetime
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
-from functools import cached_property
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -19,20 +18,26 @@ import SimpleITK as sitk
 import torch
 from torch import nn
 
-import DRAMLesionLib
-from DRAMLesionLib import checks, dram, geometry, lesion_types, segmentation, vessels, weights
-from DRAMLesionLib.chunks import ChunkConfig
-from DRAMLesionLib.crf import CRFConfig
+from DRAMLesionLib import weights
 from DRAMLesionLib.devices import is_out_of_memory, pick_device
-from DRAMLesionLib.dram import DRAMConfig
 from DRAMLesionLib.errors import Cancelled, ScanWarning, WeightsError
-from DRAMLesionLib.lobes import Lobe
+from DRAMLesionLib.images import geometry
+from DRAMLesionLib.lesions import dram, segmentation
+from DRAMLesionLib.lesions import types as lesion_types
+from DRAMLesionLib.lesions.chunks import ChunkConfig
+from DRAMLesionLib.lesions.crf import CRFConfig
+from DRAMLesionLib.lesions.dram import DRAMConfig
+from DRAMLesionLib.lesions.segmentation import SegmentationConfig
+from DRAMLesionLib.lobes import Lobe, fit
 from DRAMLesionLib.lobes.providers import provide_lobes
 from DRAMLesionLib.lobes.schemes import to_lobes
 from DRAMLesionLib.networks.regression import RegressionNetwork
 from DRAMLesionLib.networks.unet import UNet3D
+from DRAMLesionLib.reading import checks
 from DRAMLesionLib.report.model import Report, tabulate
-from DRAMLesionLib.segmentation import SegmentationConfig
+from DRAMLesionLib.report.result import LesionResult
+from DRAMLesionLib.version import __version__
+from DRAMLesionLib.vessels import masks as vessels
 
 T = TypeVar("T")
 
@@ -52,48 +57,6 @@ STAGES: dict[str, float] = {
     "scores": 2.0,
 }
 """Stages in their order, and their usual shares of the time."""
-
-
-@dataclass(frozen=True)
-class LesionResult:
-    """What a run gives; every image lies on the grid of the CT.
-
-    Attributes:
-        ct: The CT in HU as it was given.
-        lobes: uint8 labels of :class:`Lobe`.
-        lesions: uint8: 0 none, 1 ground glass, 2 consolidation, 3 mixed.
-        vessels: uint8 mask.
-        report: Table, scores, warnings and what produced them.
-        maps: dRAM and refined dRAM on the working grid of that stage.
-        lesion_share: Softmax probability of lesion, on the segmentation's grid.
-    """
-
-    ct: sitk.Image
-    lobes: sitk.Image
-    lesions: sitk.Image
-    vessels: sitk.Image
-    report: Report
-    maps: dram.DRAM = field(repr=False)
-    lesion_share: sitk.Image = field(repr=False)
-
-    @cached_property
-    def dram(self) -> sitk.Image:
-        """DRAM on the CT's grid, float32 in [0, 1]."""
-        return self._on_ct(self.maps.dram)
-
-    @cached_property
-    def dram_refined(self) -> sitk.Image:
-        """Refined dRAM on the CT's grid, float32 in [0, 1]."""
-        return self._on_ct(self.maps.refined)
-
-    @cached_property
-    def lesion_probability(self) -> sitk.Image:
-        """Probability of lesion by the final network on the CT's grid, float32 in [0, 1]."""
-        return self._on_ct(self.lesion_share)
-
-    def _on_ct(self, image: sitk.Image) -> sitk.Image:
-        resampled = geometry.resample(image, self.ct)
-        return sitk.Mask(resampled, sitk.Cast(self.lobes > 0, sitk.sitkUInt8))
 
 
 class LesionPipeline:
@@ -222,7 +185,7 @@ class LesionPipeline:
         self, ct: sitk.Image, given: sitk.Image | None, name: str, clock: _Clock
     ) -> _Lobes:
         if given is not None:
-            lobes, reasons, warnings = checks.fit_lobes(given, ct)
+            lobes, reasons, warnings = fit.fit_lobes(given, ct)
             result = _Lobes(lobes, "given", reasons, None, warnings)
         else:
             estimate = provide_lobes(ct, self.lobe_provider, clock.tick)
@@ -230,7 +193,7 @@ class LesionPipeline:
             result = _Lobes(
                 estimate.lobes, source, {}, estimate.confidence or None, list(estimate.warnings)
             )
-        result.warnings.extend(checks.check_lung_extent(result.lobes, ct, name))
+        result.warnings.extend(fit.check_lung_extent(result.lobes, ct, name))
         return result
 
     def _on_device(
@@ -322,7 +285,7 @@ class LesionPipeline:
             total_score=next(row.score for row in totals if row.name == "total"),
             lobes_source=lungs.source,
             grid={"size": ct.GetSize(), "spacing_mm": [round(s, 4) for s in ct.GetSpacing()]},
-            version=DRAMLesionLib.__version__,
+            version=__version__,
             created=datetime.date.today().isoformat(),
             warnings=tuple(warnings),
             parameters={

@@ -13,9 +13,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from DRAMLesionLib.errors import Cancelled, DRAMLesionError, InputError
+from DRAMLesionLib.writing import write_text
+from Training.commands.evaluation import add_commands as add_evaluation
 from Training.config import Config, dump_config, load_config
-from Training.data import find_labels, write_whole
-from Training.evaluation_commands import add_commands as add_evaluation
+from Training.dataset.folder import find_labels
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -41,8 +42,8 @@ def prepare(options: argparse.Namespace, config: Config) -> None:
 
 def vessels(options: argparse.Namespace, config: Config) -> None:
     """Train the vessel network and, where it is to be used, ask it about every scan."""
-    from Training.cache import read_cache
-    from Training.engine import make_fabric, train
+    from Training.dataset.cache import read_cache
+    from Training.learning.engine import make_fabric, train
     from Training.stages.vessels import NAME, VesselExperiment, find_vessels
 
     cases = read_cache(options.output / "cache")
@@ -54,8 +55,8 @@ def vessels(options: argparse.Namespace, config: Config) -> None:
 
 def regression(options: argparse.Namespace, config: Config) -> None:
     """Train the regression network."""
-    from Training.cache import read_cache
-    from Training.engine import make_fabric, train
+    from Training.dataset.cache import read_cache
+    from Training.learning.engine import make_fabric, train
     from Training.stages.regression import NAME, RegressionExperiment
 
     experiment = RegressionExperiment(read_cache(options.output / "cache"), config)
@@ -64,7 +65,7 @@ def regression(options: argparse.Namespace, config: Config) -> None:
 
 def pseudolabels(options: argparse.Namespace, config: Config) -> None:
     """Turn dRAMs into labels."""
-    from Training.cache import read_cache
+    from Training.dataset.cache import read_cache
     from Training.stages.rounds import label
 
     cases = read_cache(options.output / "cache")
@@ -73,8 +74,8 @@ def pseudolabels(options: argparse.Namespace, config: Config) -> None:
 
 def segmentation(options: argparse.Namespace, config: Config) -> None:
     """Train the final network."""
-    from Training.cache import read_cache
-    from Training.engine import make_fabric
+    from Training.dataset.cache import read_cache
+    from Training.learning.engine import make_fabric
     from Training.stages.rounds import train_final
 
     cases, given = read_cache(options.output / "cache"), find_labels(options.data)
@@ -83,7 +84,7 @@ def segmentation(options: argparse.Namespace, config: Config) -> None:
 
 def export(options: argparse.Namespace, config: Config) -> None:
     """Write the weights that the library loads."""
-    from Training.cache import read_cache
+    from Training.dataset.cache import read_cache
     from Training.stages.export import export as run
 
     run(read_cache(options.output / "cache"), options.output, config, print)
@@ -169,14 +170,14 @@ def _add_comparisons(commands: argparse._SubParsersAction) -> None:
 
 
 def _ablate(options: argparse.Namespace) -> None:
-    from Training.ablation import ablate
+    from Training.studies.ablation import ablate
 
     config = _comparison_config(options)
     ablate(options.data, options.test, options.output, config, print, options.cache)
 
 
 def _measure_departures(options: argparse.Namespace) -> None:
-    from Training.departures import measure_departures
+    from Training.studies.departures import measure_departures
 
     config = _comparison_config(options)
     measure_departures(
@@ -219,7 +220,7 @@ def _run_stage(options: argparse.Namespace) -> None:
         _refuse_several()
     options.output.mkdir(parents=True, exist_ok=True)
     if os.environ.get("RANK", "0") == "0":
-        write_whole(options.output / "config.yaml", dump_config(config))
+        write_text(dump_config(config), options.output / "config.yaml")
     options.stage(options, config)
 
 
@@ -245,7 +246,7 @@ def _make_phantoms(options: argparse.Namespace) -> None:
 
 
 def _make_synthetic(options: argparse.Namespace) -> None:
-    from Training.benchmark_sets import parse_without
+    from Training.evaluation.sets import parse_without
     from Training.synthesis.make import make_synthetic
 
     make_synthetic(

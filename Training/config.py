@@ -15,9 +15,9 @@ from typing import Any, Literal, TypeVar
 
 import yaml
 
-from DRAMLesionLib.chunks import ChunkConfig
-from DRAMLesionLib.crf import CRFConfig
 from DRAMLesionLib.errors import InputError
+from DRAMLesionLib.lesions.chunks import ChunkConfig
+from DRAMLesionLib.lesions.crf import CRFConfig
 
 T = TypeVar("T")
 
@@ -142,7 +142,8 @@ class VesselTrainingConfig:
         local: See :class:`RegressionConfig`.
         freeze_norm: See :class:`RegressionConfig`.
         prior: Share of vessel that the untrained network starts with.
-        beta: Trust in the reference, see :func:`Training.losses.bootstrapping_loss`; 1 for the
+        beta: Trust in the reference, see :func:`Training.learning.losses.bootstrapping_loss`; 1 for
+            the
             plain cross-entropy.
         threshold: Vessel is where the probability lies above it; the paper: 0.7.
         vessel_centres: Share of the cubes that are centred on a vessel instead of anywhere.
@@ -208,9 +209,10 @@ class RegressionConfig:
         refine_after: Steps before the refinement term joins: the target of an untrained map
             teaches nothing.
         gain: Steepness that the map of a lobe gets for that target, about the level above which as
-            much of the lobe lies as fraction and score say (:func:`DRAMLesionLib.levels.steepen`);
-            0, as in the paper, takes the map as it is: one that has not got to 0.5 anywhere has
-            no lesion in its target and unlearns what it knows.
+            much of the lobe lies as fraction and score say
+            (:func:`DRAMLesionLib.lesions.levels.steepen`); 0, as in the paper, takes the map as it
+            is: one that has not got to 0.5 anywhere has no lesion in its target and unlearns what
+            it knows.
         scales: Chunk sizes whose dRAMs inference averages, relative to ``chunk.size``.
         threshold: The refined map means lesion above this value.
         augmentation: Random changes of the data.
@@ -282,7 +284,7 @@ class SegmentationTrainingConfig:
         freeze_norm: See :class:`RegressionConfig`.
         base_channels: Width of the U-Net; the paper: 32.
         prior: Share of vessel and of lesion that the untrained network starts with.
-        beta: Trust in the pseudo-labels, see :func:`Training.losses.bootstrapping_loss`.
+        beta: Trust in the pseudo-labels, see :func:`Training.learning.losses.bootstrapping_loss`.
         region: ``patch`` counts every voxel of the output; ``lungs`` those inside the lobes.
         centres: ``patch`` centres output patches anywhere in the scan; ``lungs`` on lung voxels.
         lesion_centres: Share of the patches that are centred on a lesion of the pseudo-label

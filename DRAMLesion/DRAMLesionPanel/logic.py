@@ -82,8 +82,8 @@ class DRAMLesionLogic(ScriptedLoadableModuleLogic):
         import SimpleITK as sitk
 
         from DRAMLesionLib.errors import DRAMLesionError
-        from DRAMLesionLib.headers import check_geometry
         from DRAMLesionLib.mrml import volumes
+        from DRAMLesionLib.reading.headers import check_geometry
 
         try:
             header = sitk.Image(volumes.shape(ct)[::-1], sitk.sitkUInt8)
@@ -122,9 +122,9 @@ class DRAMLesionLogic(ScriptedLoadableModuleLogic):
 
         Raises DRAMLesionError with the library's message if the CT or the lobes are not fit.
         """
-        from DRAMLesionLib import checks
-        from DRAMLesionLib.lobes import Lobe
+        from DRAMLesionLib.lobes import Lobe, fit
         from DRAMLesionLib.mrml import lobes, volumes
+        from DRAMLesionLib.reading import checks
 
         image = volumes.image_from_volume(ct)
         checks.check_ct(image, ct.GetName())
@@ -135,7 +135,7 @@ class DRAMLesionLogic(ScriptedLoadableModuleLogic):
             else:
                 matches = {Lobe[name]: key for name, key in lobeMatches.items()}
             lobeImage = lobes.lobe_image(lobesNode, matches, ct)
-            checks.fit_lobes(lobeImage, image, lobesNode.GetName())
+            fit.fit_lobes(lobeImage, image, lobesNode.GetName())
         return Request(ct, image, lobeImage, lobeProvider, device, weightsFolder, list(keep or []))
 
     def process(

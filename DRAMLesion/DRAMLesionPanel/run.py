@@ -188,15 +188,16 @@ def runInProcess(
     """The same run in this process, for scripts: the same files are read, so the same comes out."""
     import SimpleITK as sitk
 
-    from DRAMLesionLib import LesionPipeline, io, weights
+    from DRAMLesionLib import LesionPipeline, weights
     from DRAMLesionLib.mrml import result
+    from DRAMLesionLib.reading import files
     from DRAMLesionLib.report.data import to_json
 
     pipeline = LesionPipeline(request.device, request.weights or weights.BUNDLED, request.provider)
     folder = temporaryFolder()
     try:
         request.write(folder)
-        image, warnings = io.read_ct(folder / "ct.nrrd")
+        image, warnings = files.read_ct(folder / "ct.nrrd")
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     made = pipeline.run(

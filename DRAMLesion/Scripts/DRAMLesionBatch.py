@@ -175,13 +175,14 @@ class Batch:
             return {"scan": name, "status": "failed", "reason": reason}
 
     def _segment(self, name: str, scan: Path, folder: Path) -> None:
-        from DRAMLesionLib import io as library_io
-        from DRAMLesionLib.output import write_result
+        from DRAMLesionLib.lobes import masks
+        from DRAMLesionLib.reading import files
+        from DRAMLesionLib.report.output import write_result
 
-        image, warnings = library_io.read_ct(scan)
+        image, warnings = files.read_ct(scan)
         lobes, names = None, None
         if name in self._masks:
-            lobes, names = library_io.read_lobes(self._masks[name])
+            lobes, names = masks.read_lobes(self._masks[name])
         result = self._loaded().run(
             image,
             lobes,

@@ -9,7 +9,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from DRAMLesionLib.errors import ScanWarning
-from DRAMLesionLib.geometry import AIR_HU, array, image_like, resample, working_grid
+from DRAMLesionLib.images.geometry import AIR_HU, array, image_like, resample, working_grid
 from DRAMLesionLib.lobes import Lobe
 from DRAMLesionLib.lobes.extent import Heights, whole_heights
 from DRAMLesionLib.lobes.fissures import Fissure, find_fissure

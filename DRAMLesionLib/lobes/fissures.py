@@ -17,7 +17,7 @@ import SimpleITK as sitk
 from scipy import ndimage, sparse
 from scipy.sparse.linalg import spsolve
 
-from DRAMLesionLib.geometry import array, resample
+from DRAMLesionLib.images.geometry import array, resample
 from DRAMLesionLib.lobes.surfaces import STEP_MM, Surface
 
 HALF_HEIGHT_MM = 60.0

@@ -14,9 +14,9 @@ import SimpleITK as sitk
 from scipy import ndimage
 from skimage.segmentation import watershed
 
-from DRAMLesionLib.boxes import bounding_box
 from DRAMLesionLib.errors import InputError, ScanWarning
-from DRAMLesionLib.geometry import AIR_HU, array, image_like, resample, working_grid
+from DRAMLesionLib.images.boxes import bounding_box
+from DRAMLesionLib.images.geometry import AIR_HU, array, image_like, resample, working_grid
 from DRAMLesionLib.lobes.airways import find_airways
 from DRAMLesionLib.lobes.costal import close_lungs, distance_to
 

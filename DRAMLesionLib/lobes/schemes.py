@@ -12,10 +12,11 @@ from collections.abc import Mapping
 import numpy as np
 import SimpleITK as sitk
 
-from DRAMLesionLib import geometry
 from DRAMLesionLib.errors import LobeError
+from DRAMLesionLib.images import geometry
 from DRAMLesionLib.lobes import LEFT_LOBES, RIGHT_LOBES, Lobe
 from DRAMLesionLib.lobes.terminology import lobe_from_entry, lobe_from_name
+from DRAMLesionLib.reading.segments import segment_field, segment_indices, segment_names
 
 AUTO = "auto"
 
@@ -64,7 +65,7 @@ def to_lobes(
     """Translate a label map into lobes.
 
     Args:
-        labels: 3D image of integers, as :func:`DRAMLesionLib.io.read_labels` returns it.
+        labels: 3D image of integers, as :func:`DRAMLesionLib.reading.files.read_labels` returns it.
         scheme: A key of :data:`SCHEMES`, or ``"auto"``: segment names and codes, then numbers that
             only one scheme has, then the anatomy.
         names: What the labels are called, where the caller knows; goes before names in the file.
@@ -110,16 +111,6 @@ def labels_present(labels: sitk.Image) -> set[int]:
     return found - {0}
 
 
-def segment_names(labels: sitk.Image) -> dict[int, str]:
-    """Return label to segment name from the header fields of a Slicer ``.seg.nrrd`` file."""
-    names = {}
-    for index in _segment_indices(labels):
-        value = _field(labels, index, "LabelValue")
-        if value.strip().isdigit():
-            names[int(value)] = _field(labels, index, "Name")
-    return names
-
-
 def anatomy_problems(lobes: sitk.Image) -> list[str]:
     """Say where the lobes of a mask do not lie as lobes lie in a human body.
 
@@ -146,17 +137,6 @@ def _translate(labels: sitk.Image, mapping: Mapping[int, Lobe]) -> sitk.Image:
     return geometry.image_like(result, labels)
 
 
-def _segment_indices(labels: sitk.Image) -> list[int]:
-    keys = (key for key in labels.GetMetaDataKeys() if key.startswith("Segment"))
-    numbers = {key[7:].split("_")[0] for key in keys if key.endswith("_LabelValue")}
-    return sorted(int(number) for number in numbers if number.isdigit())
-
-
-def _field(labels: sitk.Image, index: int, field: str) -> str:
-    key = f"Segment{index}_{field}"
-    return labels.GetMetaData(key) if labels.HasMetaDataKey(key) else ""
-
-
 def _named_mapping(names: Mapping[int, str], labels: sitk.Image) -> dict[int, Lobe]:
     """Return what names say, and codes where a name says nothing."""
     mapping = {}
@@ -164,9 +144,9 @@ def _named_mapping(names: Mapping[int, str], labels: sitk.Image) -> dict[int, Lo
         lobe = lobe_from_name(text)
         if lobe is not None:
             mapping[label] = lobe
-    for index in _segment_indices(labels):
-        value = _field(labels, index, "LabelValue").strip()
-        lobe = lobe_from_entry(_field(labels, index, "Tags"))
+    for index in segment_indices(labels):
+        value = segment_field(labels, index, "LabelValue").strip()
+        lobe = lobe_from_entry(segment_field(labels, index, "Tags"))
         if value.isdigit() and lobe is not None:
             mapping.setdefault(int(value), lobe)
     return mapping

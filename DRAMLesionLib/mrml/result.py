@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import slicer
 
-from DRAMLesionLib import severity
+from DRAMLesionLib.lesions import severity
 from DRAMLesionLib.lobes import Lobe
 from DRAMLesionLib.mrml import display, scores, segments, volumes
 

@@ -10,7 +10,7 @@ import numpy as np
 import slicer
 import vtk
 
-from DRAMLesionLib import severity
+from DRAMLesionLib.lesions import severity
 from DRAMLesionLib.lobes import Lobe
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ import slicer
 import vtk
 from vtk.util.numpy_support import vtk_to_numpy
 
-from DRAMLesionLib import boxes
+from DRAMLesionLib.images import boxes
 from DRAMLesionLib.lobes import Lobe
 from DRAMLesionLib.lobes.terminology import (
     LESION_TERM,

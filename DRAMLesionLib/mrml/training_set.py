@@ -1,7 +1,7 @@
 """Cases for ``python -m Training``: CT, lobes, pseudo-label and the reader's scores in a folder.
 
-The layout is the one that :mod:`Training.data` reads. Names of patients do not enter it: a case is
-called what the user calls it, and images carry no metadata.
+The layout is the one that :mod:`Training.dataset.folder` reads. Names of patients do not enter it:
+a case is called what the user calls it, and images carry no metadata.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from pathlib import Path
 import SimpleITK as sitk
 
 from DRAMLesionLib.errors import InputError
-from DRAMLesionLib.io import write_image, write_text
 from DRAMLesionLib.lobes import Lobe
+from DRAMLesionLib.writing import write_image, write_text
 
 SCORES = "scores.csv"
 PSEUDOLABELS = "pseudolabels"

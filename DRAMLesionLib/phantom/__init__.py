@@ -3,7 +3,7 @@
 ``make_phantom`` makes a whole CT; ``insert_lesions`` sets the same lesions into any lung.
 """
 
-from DRAMLesionLib.lesion_types import LesionType
+from DRAMLesionLib.lesions.types import LesionType
 from DRAMLesionLib.phantom.config import PhantomConfig
 from DRAMLesionLib.phantom.lesions import (
     LesionStyle,

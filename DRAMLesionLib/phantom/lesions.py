@@ -18,11 +18,11 @@ from statistics import NormalDist
 import numpy as np
 from scipy import ndimage
 
-from DRAMLesionLib.boxes import bounding_box
-from DRAMLesionLib.lesion_types import LesionType
+from DRAMLesionLib.images.boxes import bounding_box
+from DRAMLesionLib.lesions.severity import SCORE_COUNTS_TRAINING, score_to_interval
+from DRAMLesionLib.lesions.types import LesionType
 from DRAMLesionLib.lobes import Lobe
 from DRAMLesionLib.phantom.fields import Grid, lattice, noise, smooth_step, to_grid
-from DRAMLesionLib.severity import SCORE_COUNTS_TRAINING, score_to_interval
 
 SCORE_CORRELATION = 0.6
 """Correlation of the scores of two lobes of one patient, on the normal scale."""

@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
-from DRAMLesionLib.lesion_types import LesionType
+from DRAMLesionLib.lesions.severity import score_to_interval
+from DRAMLesionLib.lesions.types import LesionType
 from DRAMLesionLib.lobes import Lobe
 from DRAMLesionLib.phantom import body, lungs
 from DRAMLesionLib.phantom.config import PhantomConfig
@@ -23,7 +24,6 @@ from DRAMLesionLib.phantom.patient import Patient, draw_patient, great_vessels
 from DRAMLesionLib.phantom.pipes import draw_pipes, grow_pipes, pipe_labels
 from DRAMLesionLib.phantom.scanner import draw_scan, scan_phantom
 from DRAMLesionLib.phantom.tubes import smooth_path
-from DRAMLesionLib.severity import score_to_interval
 
 Progress = Callable[[float], None]
 

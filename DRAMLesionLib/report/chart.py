@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from DRAMLesionLib import severity
+from DRAMLesionLib.lesions import severity
 from DRAMLesionLib.report.model import LobeRow
 
 WIDTH = 860

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from DRAMLesionLib import severity
+from DRAMLesionLib.lesions import severity
 from DRAMLesionLib.report.model import LESION_LABELS, LobeRow, Report
 
 RESEARCH_ONLY = "Research use only. Not a medical device."

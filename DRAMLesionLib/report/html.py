@@ -11,7 +11,7 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from DRAMLesionLib import severity
+from DRAMLesionLib.lesions import severity
 from DRAMLesionLib.report import chart, drawing
 from DRAMLesionLib.report.data import RESEARCH_ONLY, plain
 from DRAMLesionLib.report.model import LESION_LABELS, Report

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from DRAMLesionLib import severity
 from DRAMLesionLib.errors import ScanWarning
+from DRAMLesionLib.lesions import severity
 from DRAMLesionLib.lobes import LEFT_LOBES, RIGHT_LOBES, Lobe
 
 ASSESSED = "assessed"

@@ -15,8 +15,8 @@ from typing import Literal
 import numpy as np
 import SimpleITK as sitk
 
-from DRAMLesionLib import geometry
-from DRAMLesionLib.boxes import bounding_box
+from DRAMLesionLib.images import geometry
+from DRAMLesionLib.images.boxes import bounding_box
 from DRAMLesionLib.lobes import LEFT_LOBES, RIGHT_LOBES, Lobe
 from DRAMLesionLib.report import drawing
 from DRAMLesionLib.report.model import LESION_LABELS

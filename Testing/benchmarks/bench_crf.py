@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from DRAMLesionLib.crf import CRFConfig, DenseCRF, dense_crf
-from DRAMLesionLib.intensity import window
+from DRAMLesionLib.images.intensity import window
+from DRAMLesionLib.lesions.crf import CRFConfig, DenseCRF, dense_crf
 from Testing.benchmarks.measuring import copy_rate, peak_mb, timings
 from Testing.library.realdata import DATA
 

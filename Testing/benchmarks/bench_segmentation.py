@@ -15,11 +15,12 @@ import SimpleITK as sitk
 import torch
 from torch import Tensor
 
-from DRAMLesionLib import geometry, intensity, weights
+from DRAMLesionLib import weights
 from DRAMLesionLib.devices import pick_device
+from DRAMLesionLib.images import geometry, intensity
+from DRAMLesionLib.lesions.segmentation import CLASSES, SegmentationConfig, segment
 from DRAMLesionLib.networks.unet import VALID_SHRINK, UNet3D
 from DRAMLesionLib.phantom import make_phantom
-from DRAMLesionLib.segmentation import CLASSES, SegmentationConfig, segment
 from Testing.benchmarks.measuring import operations, peak_mb, product_rate, timings
 from Testing.benchmarks.scans import of_size
 

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from DRAMLesionLib.crf import dense_crf
+from DRAMLesionLib.lesions.crf import dense_crf
 from DRAMLesionLib.networks.attention import LocalAttention
 from DRAMLesionLib.networks.regression import RegressionNetwork
 from Testing.benchmarks.bench_attention import gathered

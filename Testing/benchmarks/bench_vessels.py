@@ -13,10 +13,10 @@ import numpy as np
 import SimpleITK as sitk
 from skimage.filters import frangi
 
-from DRAMLesionLib.frangi import FrangiConfig, vesselness
-from DRAMLesionLib.geometry import array, resample, working_grid
-from DRAMLesionLib.intensity import window
+from DRAMLesionLib.images.geometry import array, resample, working_grid
+from DRAMLesionLib.images.intensity import window
 from DRAMLesionLib.phantom import make_phantom
+from DRAMLesionLib.vessels.frangi import FrangiConfig, vesselness
 from Testing.benchmarks.measuring import peak_mb, product_rate, timings
 from Testing.library.realdata import DATA
 

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
-from DRAMLesionLib import geometry, io
+from DRAMLesionLib import writing
+from DRAMLesionLib.images import geometry
 from DRAMLesionLib.phantom import make_phantom
 from Testing.library.realdata import DATA
 
@@ -37,4 +38,4 @@ def of_size(ct: sitk.Image, size: tuple[int, int, int]) -> sitk.Image:
 
 def write(ct: sitk.Image, file: Path) -> None:
     """Write a CT as the library writes it."""
-    io.write_image(ct, file)
+    writing.write_image(ct, file)

@@ -10,9 +10,9 @@ import SimpleITK as sitk
 from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 
-from DRAMLesionLib import io
 from DRAMLesionLib.errors import InputError
 from DRAMLesionLib.lobes import Lobe
+from DRAMLesionLib.reading import files
 
 IDENTITY = np.eye(3)
 
@@ -128,7 +128,7 @@ def write_series(
 def message(path, **options) -> str:
     """Return what reading a CT complains about, as one line that starts with the path."""
     with pytest.raises(InputError) as caught:
-        io.read_ct(path, **options)
+        files.read_ct(path, **options)
     text = str(caught.value)
     assert text.startswith(str(path))
     assert "\n" not in text

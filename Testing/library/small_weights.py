@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from DRAMLesionLib import weights
-from DRAMLesionLib.intensity import window
+from DRAMLesionLib.images.intensity import window
 from DRAMLesionLib.networks.regression import RegressionNetwork
 from DRAMLesionLib.networks.unet import UNet3D
 

@@ -1,4 +1,4 @@
-"""Imports point one way, DRAMLesion → DRAMLesionLib ← Training; stages ignore each other."""
+"""Imports point one way, DRAMLesion → DRAMLesionLib ← Training, and down through the rooms."""
 
 import ast
 import subprocess
@@ -8,20 +8,46 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-LIBRARY = "DRAMLesionLib"
+LIBRARY, TRAINING = "DRAMLesionLib", "Training"
 
-STAGES = {
-    "checks",
-    "dram",
-    "io",
-    "lesion_types",
-    "lobes.estimate",
-    "lobes.providers",
-    "report",
-    "segmentation",
-    "vessels",
+ROOMS = {
+    LIBRARY: (
+        ("__main__",),
+        ("pipeline", "mrml"),
+        ("report",),
+        ("phantom",),
+        ("lesions",),
+        ("vessels",),
+        ("lobes",),
+        ("weights",),
+        ("networks",),
+        ("reading",),
+        ("images", "writing"),
+        ("integrity",),
+        ("paths", "devices"),
+        ("errors", "version"),
+    ),
+    TRAINING: (
+        ("__main__",),
+        ("commands",),
+        ("studies",),
+        ("slices",),
+        ("evaluation",),
+        ("methods",),
+        ("stages",),
+        ("synthesis",),
+        ("dataset",),
+        ("learning",),
+        ("config", "metrics"),
+    ),
 }
-STRINGS_STAGES = {"pipeline", "output", "__main__", "mrml"}
+"""Rooms from top to bottom; those on one line do not know each other."""
+
+FORBIDDEN = {
+    LIBRARY: ("Training", "Testing", "DRAMLesion", "slicer", "qt", "ctk"),
+    TRAINING: ("Testing", "DRAMLesion", "slicer", "qt", "ctk"),
+    "DRAMLesion": ("Training", "Testing"),
+}
 
 
 def _modules(package):
@@ -30,51 +56,53 @@ def _modules(package):
 
 
 def _imports(path):
+    """Names of all imports of a file, those for type checkers alone included."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module:
-            yield node.module
+            # a name may be a module or something in one
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
-def _stage(module):
-    if not module.startswith(f"{LIBRARY}."):
-        return None
-    name = module.removeprefix(f"{LIBRARY}.")
-    return next((s for s in STAGES if name == s or name.startswith(f"{s}.")), None)
+def _room(package, module):
+    """Return the room of a module: the part of its name that follows the package's."""
+    parts = module.split(".")
+    return parts[1] if parts[0] == package and len(parts) > 1 else None
 
 
-@pytest.mark.parametrize(
-    ("package", "forbidden"),
-    [
-        (LIBRARY, ("Training", "Testing", "DRAMLesion", "slicer", "qt", "ctk")),
-        ("Training", ("Testing", "DRAMLesion", "slicer", "qt", "ctk")),
-        ("DRAMLesion", ("Training", "Testing")),
-    ],
-)
-def test_packages_import_one_way(package, forbidden):
+@pytest.mark.parametrize("package", FORBIDDEN)
+def test_packages_import_one_way(package):
     wrong = [
         (str(path), name)
         for path, module in _modules(package)
         for name in _imports(path)
-        if name.split(".")[0] in forbidden and not module.startswith(f"{LIBRARY}.mrml")
+        if name.split(".")[0] in FORBIDDEN[package] and not module.startswith(f"{LIBRARY}.mrml")
     ]
     assert wrong == []
 
 
-def test_stages_do_not_import_each_other():
+@pytest.mark.parametrize("package", ROOMS)
+def test_every_file_and_folder_is_a_room(package):
+    inside = {path.name.removesuffix(".py") for path in (ROOT / package).iterdir()}
+    rooms = {room for line in ROOMS[package] for room in line}
+    others = {"__init__", "__pycache__", "CMakeLists.txt", "bundled_weights", "configs"}
+    assert inside - others == rooms
+
+
+@pytest.mark.parametrize("package", ROOMS)
+def test_no_arrow_between_rooms_runs_up(package):
+    height = {room: -n for n, line in enumerate(ROOMS[package]) for room in line}
     wrong = []
-    for path, module in _modules(LIBRARY):
-        if module.removeprefix(f"{LIBRARY}.") in STRINGS_STAGES:
-            continue
-        own = _stage(module)
-        if own is None:
+    for path, module in _modules(package):
+        own = _room(package, module)
+        if own == "__init__":
             continue
         for name in _imports(path):
-            other = _stage(name)
-            # the providers are the door to the estimate
-            if other and other != own and (own, other) != ("lobes.providers", "lobes.estimate"):
+            other = _room(package, name)
+            if other == "__version__" or (other in height and height[other] < height[own]):
+                continue
+            if name.startswith(f"{package}.") and other != own:
                 wrong.append((module, name))
     assert wrong == []
 

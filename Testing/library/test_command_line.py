@@ -9,9 +9,9 @@ import pytest
 import SimpleITK as sitk
 
 from DRAMLesionLib import __main__ as command_line
-from DRAMLesionLib import output
 from DRAMLesionLib.lobes.schemes import scheme_names
 from DRAMLesionLib.phantom import make_phantom
+from DRAMLesionLib.report import output
 from Testing.library.small_weights import write_small_weights
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -5,8 +5,9 @@ import pytest
 import SimpleITK as sitk
 import torch
 
-from DRAMLesionLib import dram, geometry, segmentation
 from DRAMLesionLib.errors import Cancelled, InputError, ScanWarning, WeightsError
+from DRAMLesionLib.images import geometry
+from DRAMLesionLib.lesions import dram, segmentation
 from DRAMLesionLib.lobes import Lobe
 from DRAMLesionLib.networks.unet import UNet3D
 from DRAMLesionLib.phantom import make_phantom

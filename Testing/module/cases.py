@@ -12,7 +12,7 @@ import SimpleITK as sitk
 import torch
 
 from DRAMLesionLib import __main__ as command_line
-from DRAMLesionLib.intensity import window
+from DRAMLesionLib.images.intensity import window
 from DRAMLesionLib.networks.regression import RegressionNetwork
 from DRAMLesionLib.phantom import make_phantom
 from Testing.library.small_weights import dense_voxels, write_weights

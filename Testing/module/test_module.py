@@ -15,8 +15,8 @@ from Testing.host import missing
 if missing():
     pytest.skip(str(missing()), allow_module_level=True)
 
-from DRAMLesionLib import geometry
 from DRAMLesionLib.errors import InputError
+from DRAMLesionLib.images import geometry
 from DRAMLesionLib.lobes import Lobe
 from DRAMLesionLib.pipeline import STAGES
 from Testing.host.host import Host

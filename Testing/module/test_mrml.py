@@ -11,8 +11,8 @@ from Testing.host import missing
 if missing():
     pytest.skip(str(missing()), allow_module_level=True)
 
-from DRAMLesionLib import geometry
 from DRAMLesionLib.errors import InputError, LobeError
+from DRAMLesionLib.images import geometry
 from DRAMLesionLib.lobes import Lobe
 from Testing.module.cases import add_lobes, add_volume
 from Testing.module.scenes import RIGID, put_under
@@ -155,8 +155,8 @@ def case(run):
 
 def test_a_case_is_read_by_the_training_as_it_is(case, tmp_path):
     from DRAMLesionLib.mrml import training_set
-    from Training.data import find_cases
-    from Training.verify import load_case
+    from Training.dataset.folder import find_cases
+    from Training.dataset.verify import load_case
 
     folder = tmp_path / "data set"
     assert training_set.next_case_name(folder) == "case-0001"

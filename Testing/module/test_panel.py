@@ -259,7 +259,7 @@ def test_another_ct_has_a_result_of_its_own(finished, run):
 
 
 def test_a_case_goes_into_the_training_set(finished, run, tmp_path):
-    from Training.data import find_cases
+    from Training.dataset.folder import find_cases
 
     module, widget, _result = finished
     ui = widget.ui

@@ -18,7 +18,7 @@ from Testing.module.tutorial import SCORES, Camera, Tutorial
 
 
 def test_from_a_ct_to_a_corrected_case_in_a_training_set(module, run, tmp_path):
-    from Training.data import find_cases
+    from Training.dataset.folder import find_cases
 
     steps = Tutorial(module, Camera(module))
     ct = add_volume(run.ct)

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from DRAMLesionLib.lobes import Lobe
-from Training.cache import LESION, VESSEL, CachedCase, write_index
+from Training.dataset.cache import LESION, VESSEL, CachedCase, write_index
 
 SHAPE = (24, 30, 28)
 SCORES = ({Lobe.LUL: 0, Lobe.LLL: 2}, {Lobe.LUL: 4, Lobe.LLL: 0}, {Lobe.LUL: 2, Lobe.LLL: 4})

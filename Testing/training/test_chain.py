@@ -10,13 +10,13 @@ import pytest
 import SimpleITK as sitk
 
 import Training as training_package
+from DRAMLesionLib.lesions.severity import score_to_interval
 from DRAMLesionLib.pipeline import LesionPipeline
-from DRAMLesionLib.severity import score_to_interval
 from DRAMLesionLib.weights import read_card
 from Training.__main__ import main
-from Training.cache import read_cache
 from Training.config import load_config
-from Training.engine import read_checkpoint
+from Training.dataset.cache import read_cache
+from Training.learning.engine import read_checkpoint
 
 TINY = Path(training_package.__file__).with_name("configs") / "tiny.yaml"
 
@@ -103,7 +103,7 @@ def test_all_terms_together_give_finite_losses(data, trained, tmp_path):
 
 
 def test_stopped_and_resumed_equals_uninterrupted(data, trained, tmp_path):
-    from Training.engine import make_fabric, train
+    from Training.learning.engine import make_fabric, train
     from Training.stages.regression import RegressionExperiment
 
     cases = read_cache(trained / "cache")
@@ -235,7 +235,7 @@ def test_the_ablation_prints_all_rows_and_goes_on_where_it_was(
     assert [k["suppress_vessels"] for k in kept] == [False] * 4 + [True]
 
     # a row that is done is neither trained nor measured again
-    monkeypatch.setattr("Training.ablation._measure", None)
+    monkeypatch.setattr("Training.studies.ablation._measure", None)
     (tmp_path / "ablation" / "ablation.json").unlink()
     assert main([*command, *words]) == 0
     assert json.loads((tmp_path / "ablation" / "ablation.json").read_text()) == content
@@ -260,7 +260,7 @@ def test_departures_are_taken_back_one_at_a_time(data, trained, tmp_path, capsys
     command += ["--test", str(_held_out(data, tmp_path)), "--output", str(tmp_path), "--only"]
     # a clock that a busy machine does not change: a step takes as long as its network is wide
     monkeypatch.setattr(
-        "Training.departures._median_seconds",
+        "Training.studies.departures._median_seconds",
         lambda run: float(json.loads((run / "config.yaml").read_text())["base_channels"]),
     )
     assert main([*command, *keys]) == 0
@@ -292,7 +292,7 @@ def test_departures_are_taken_back_one_at_a_time(data, trained, tmp_path, capsys
     assert networks[0] == networks[1]
 
     # what is done is neither trained nor measured again
-    monkeypatch.setattr("Training.ablation._measure", None)
+    monkeypatch.setattr("Training.studies.ablation._measure", None)
     assert main([*command, *keys[:2], vessel]) == 0
     found = json.loads((folder / "departures.json").read_text())["departures"]
     assert [row["key"] for row in found] == [vessel, *keys[:2]]

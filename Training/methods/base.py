@@ -1,9 +1,9 @@
 """The small interface behind which every method is trained and measured.
 
 A :class:`Method` is *trained* at a :class:`Workplace`, which gives all methods the same cases,
-settings and number of steps, with the engine that ours has (:mod:`Training.engine`), so a stopped
-training goes on where it was. It is *measured* as a :class:`Predictor`: from a CT and its lobes to
-one or more maps with their masks.
+settings and number of steps, with the engine that ours has (:mod:`Training.learning.engine`), so a
+stopped training goes on where it was. It is *measured* as a :class:`Predictor`: from a CT and its
+lobes to one or more maps with their masks.
 """
 
 from __future__ import annotations
@@ -17,12 +17,11 @@ from pathlib import Path
 
 import SimpleITK as sitk
 
-from DRAMLesionLib import checks
-from DRAMLesionLib.lesion_types import ReferenceTable, classify_lesions
-from DRAMLesionLib.lobes import Lobe
+from DRAMLesionLib.lesions.types import ReferenceTable, classify_lesions
+from DRAMLesionLib.lobes import Lobe, fit
 from DRAMLesionLib.lobes.providers import provide_lobes
-from Training.cache import CachedCase
 from Training.config import Config
+from Training.dataset.cache import CachedCase
 
 
 @dataclass(frozen=True)
@@ -181,7 +180,7 @@ def find_lobes(ct: sitk.Image, lobes: sitk.Image | None) -> tuple[sitk.Image, fr
     if lobes is None:
         estimate = provide_lobes(ct).lobes
         return estimate, frozenset()
-    fitted, reasons, _ = checks.fit_lobes(lobes, ct)
+    fitted, reasons, _ = fit.fit_lobes(lobes, ct)
     return fitted, frozenset(reasons)
 
 

@@ -24,16 +24,19 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import Dataset
 
-from DRAMLesionLib import chunks, geometry
 from DRAMLesionLib.devices import pick_device
-from DRAMLesionLib.intensity import window
-from DRAMLesionLib.lesion_types import ReferenceTable, classify_lesions
+from DRAMLesionLib.images import geometry
+from DRAMLesionLib.images.intensity import window
+from DRAMLesionLib.lesions import chunks
+from DRAMLesionLib.lesions.types import ReferenceTable, classify_lesions
 from DRAMLesionLib.networks.unet import STRIDE, UNet3D
-from DRAMLesionLib.vessels import reference_vessels
-from Training import losses
-from Training.cache import CachedCase
+from DRAMLesionLib.vessels.masks import reference_vessels
 from Training.config import Config, RegressionConfig
-from Training.engine import Experiment, make_fabric, read_run, train
+from Training.dataset.cache import CachedCase
+from Training.dataset.sampling import LobeChunks
+from Training.learning import losses
+from Training.learning.engine import Experiment, make_fabric, read_run, train
+from Training.learning.shortcuts import freeze_norms
 from Training.methods.base import (
     Method,
     Outcome,
@@ -43,8 +46,6 @@ from Training.methods.base import (
     Workplace,
     find_lobes,
 )
-from Training.sampling import LobeChunks
-from Training.shortcuts import freeze_norms
 from Training.stages.prepare import lung_grid
 
 NAME = "cam"

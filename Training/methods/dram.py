@@ -6,10 +6,10 @@ from pathlib import Path
 
 import SimpleITK as sitk
 
-from DRAMLesionLib.lesion_types import classify_lesions
+from DRAMLesionLib.lesions.types import classify_lesions
 from DRAMLesionLib.lobes import Lobe
 from DRAMLesionLib.pipeline import LesionPipeline, LesionResult
-from Training.engine import make_fabric, train
+from Training.learning.engine import make_fabric, train
 from Training.methods.base import Method, Outcome, Prediction, Predictor, Workplace
 from Training.stages import export, regression, rounds, vessels
 

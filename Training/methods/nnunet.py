@@ -21,12 +21,15 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
-from DRAMLesionLib import geometry, io
+from DRAMLesionLib import writing
 from DRAMLesionLib.errors import InputError, MissingDependencyError
-from Training.data import find_cases, write_whole
+from DRAMLesionLib.images import geometry
+from DRAMLesionLib.reading import files
+from DRAMLesionLib.writing import write_text
+from Training.dataset.folder import find_cases
+from Training.learning.workers import in_workers
 from Training.methods.base import MaskPredictor, Method, Predictor, Workplace
 from Training.methods.supervised import find_truths
-from Training.workers import in_workers
 
 NAME = "nnunet"
 ROW = "nnU-Net"
@@ -66,12 +69,12 @@ class NNUNetMethod(Method):
         trainer, device = trainer_for(work.steps), _device(work.config.accelerator)
         write_dataset(work, folder / _RAW / DATASET)
         settings = {"trainer": trainer, "device": device}
-        write_whole(folder / _SETTINGS, json.dumps(settings) + "\n")
+        write_text(json.dumps(settings) + "\n", folder / _SETTINGS)
         workers = str(work.config.prepare.workers)
         if not (folder / _PLANNED).is_file():
             words = ["-d", str(DATASET_ID), "-c", CONFIGURATION, "--verify_dataset_integrity"]
             run([commands[PLAN], *words, "-np", workers], folder, work.config.prepare.workers)
-            write_whole(folder / _PLANNED, "")
+            write_text("", folder / _PLANNED)
         _write_split(work, folder / _PREPROCESSED / DATASET)
         fold = _fold_folder(folder, trainer)
         if not (fold / "checkpoint_final.pth").is_file():
@@ -181,16 +184,16 @@ def write_dataset(work: Workplace, folder: Path) -> None:
         "numTraining": len(names),
         "file_ending": ".nii.gz",
     }
-    write_whole(folder / "dataset.json", json.dumps(content, indent=1) + "\n")
+    write_text(json.dumps(content, indent=1) + "\n", folder / "dataset.json")
 
 
 def _convert(task: _ConversionTask) -> None:
-    ct, _ = io.read_ct(task.scan)
+    ct, _ = files.read_ct(task.scan)
     ct = _oriented(ct)
-    lesions = geometry.resample(io.read_labels(task.truth), ct, "nearest") > 0
-    io.write_image(ct, task.folder / "imagesTr" / f"{task.name}_0000.nii.gz")
+    lesions = geometry.resample(files.read_labels(task.truth), ct, "nearest") > 0
+    writing.write_image(ct, task.folder / "imagesTr" / f"{task.name}_0000.nii.gz")
     # the label comes last: with it the case is whole
-    io.write_image(sitk.Cast(lesions, sitk.sitkUInt8), _label_file(task))
+    writing.write_image(sitk.Cast(lesions, sitk.sitkUInt8), _label_file(task))
 
 
 def _label_file(task: _ConversionTask) -> Path:
@@ -209,7 +212,7 @@ def _write_split(work: Workplace, folder: Path) -> None:
     kept = [case.name for case in work.cases if case.validation] or train[:1]
     folder.mkdir(parents=True, exist_ok=True)
     split = [{"train": train, "val": kept}]
-    write_whole(folder / "splits_final.json", json.dumps(split, indent=1) + "\n")
+    write_text(json.dumps(split, indent=1) + "\n", folder / "splits_final.json")
 
 
 def read_prediction(folder: Path, name: str) -> tuple[sitk.Image, sitk.Image]:

@@ -15,19 +15,21 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
-from DRAMLesionLib import geometry, io, segmentation
 from DRAMLesionLib.devices import pick_device
 from DRAMLesionLib.errors import InputError
+from DRAMLesionLib.images import geometry
+from DRAMLesionLib.lesions import segmentation
+from DRAMLesionLib.lesions.segmentation import SegmentationConfig
 from DRAMLesionLib.networks.unet import UNet3D
-from DRAMLesionLib.segmentation import SegmentationConfig
-from Training.cache import BACKGROUND, LESION, VESSEL, CachedCase
+from DRAMLesionLib.reading import files
 from Training.config import Config, SegmentationTrainingConfig
-from Training.data import TRUTH
-from Training.engine import make_fabric, read_run, train
+from Training.dataset.cache import BACKGROUND, LESION, VESSEL, CachedCase
+from Training.dataset.folder import TRUTH
+from Training.learning.engine import make_fabric, read_run, train
+from Training.learning.workers import in_workers
 from Training.methods.base import MaskPredictor, Method, Predictor, Workplace
 from Training.stages.prepare import grid_image
 from Training.stages.segmentation import CLASSES, SegmentationExperiment
-from Training.workers import in_workers
 
 NAME = "supervised"
 ROW = "U-Net supervised"
@@ -124,7 +126,7 @@ def find_truths(data: Sequence[Path], names: Sequence[str]) -> dict[str, Path]:
 def _save_labels(task: tuple[TrueCase, Path]) -> None:
     case, truth = task
     grid = grid_image(case.meta["grids"]["segmentation"])
-    lesions = geometry.resample(io.read_labels(truth), grid, "nearest")
+    lesions = geometry.resample(files.read_labels(truth), grid, "nearest")
     labels = np.full(geometry.array(lesions).shape, BACKGROUND, dtype=np.uint8)
     if case.has("regression/vessels"):
         fine = grid_image(case.meta["grids"]["regression"])

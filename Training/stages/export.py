@@ -17,10 +17,10 @@ from torch import nn
 from DRAMLesionLib.networks.regression import RegressionNetwork
 from DRAMLesionLib.networks.unet import UNet3D
 from DRAMLesionLib.weights import NetworkName, save_network
-from Training.cache import CachedCase
 from Training.config import Config, dump_config, to_plain
-from Training.engine import last_logged, read_checkpoint
-from Training.sampling import clear_lobes
+from Training.dataset.cache import CachedCase
+from Training.dataset.sampling import clear_lobes
+from Training.learning.engine import last_logged, read_checkpoint
 from Training.stages import segmentation
 
 NAME = "export"

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import numpy as np
 
-from DRAMLesionLib import io
+from DRAMLesionLib import writing
 from DRAMLesionLib.errors import InputError
 from DRAMLesionLib.lobes import Lobe
 from DRAMLesionLib.phantom import make_phantom
-from Training.data import LOBES, SCANS, SCORES, TRUTH, Scores, read_scores, write_scores
-from Training.workers import in_workers
+from Training.dataset.folder import LOBES, SCANS, SCORES, TRUTH, Scores, read_scores, write_scores
+from Training.learning.workers import in_workers
 
 Report = Callable[[str], None]
 
@@ -110,7 +110,7 @@ def _make_case(task: PhantomTask) -> Scores:
     for name, image in images.items():
         path = task.folder / name / f"{task.case}.nii.gz"
         path.parent.mkdir(exist_ok=True)
-        io.write_image(image, path)
+        writing.write_image(image, path)
     fractions = {lobe.name: float(phantom.fractions[lobe]) for lobe in Lobe}
     text = json.dumps({"spacing_mm": task.spacing, "fractions": fractions}, indent=2)
     (task.folder / TRUTH / f"{task.case}.json").write_text(text + "\n", encoding="utf-8")

@@ -12,17 +12,18 @@ from typing import Any
 import numpy as np
 import SimpleITK as sitk
 
-from DRAMLesionLib import geometry
-from DRAMLesionLib.chunks import lobe_boxes
 from DRAMLesionLib.errors import InputError
-from DRAMLesionLib.intensity import window
+from DRAMLesionLib.images import geometry
+from DRAMLesionLib.images.intensity import window
+from DRAMLesionLib.lesions.chunks import lobe_boxes
 from DRAMLesionLib.lobes import Lobe
-from DRAMLesionLib.vessels import reference_vessels
-from Training.cache import META, CachedCase, write_index
+from DRAMLesionLib.vessels.masks import reference_vessels
+from DRAMLesionLib.writing import write_text
 from Training.config import Config
-from Training.data import Case, Problem, find_cases, write_whole
-from Training.verify import LoadedCase, load_case
-from Training.workers import in_workers
+from Training.dataset.cache import META, CachedCase, write_index
+from Training.dataset.folder import Case, Problem, find_cases
+from Training.dataset.verify import LoadedCase, load_case
+from Training.learning.workers import in_workers
 
 Report = Callable[[str], None]
 
@@ -118,7 +119,7 @@ def prepare(
             failed.add(task.case.name)
         report(f"{number}/{len(todo)} {task.case.name}")
     lines = [str(problem) for problem in problems]
-    write_whole(cache / PROBLEMS, "".join(f"{line}\n" for line in lines))
+    write_text("".join(f"{line}\n" for line in lines), cache / PROBLEMS)
     for line in lines:
         report(line)
     _stop_if_broken(problems, len(cases) - len(failed), config, cache)
@@ -156,7 +157,7 @@ def _known_problems(task: PrepareTask) -> list[Problem] | None:
     scores = _plain_scores(task.case)
     if meta["scores"] != scores:
         meta["scores"] = scores
-        write_whole(path, json.dumps(meta, indent=1) + "\n")
+        write_text(json.dumps(meta, indent=1) + "\n", path)
     return [Problem(task.case.name, note, fatal=False) for note in meta.get("notes", [])]
 
 
@@ -184,7 +185,7 @@ def _prepare_case(task: PrepareTask) -> list[Problem]:
             "segmentation": plain_grid(segmentation_grid),
         },
     }
-    write_whole(part / META, json.dumps(meta, indent=1) + "\n")
+    write_text(json.dumps(meta, indent=1) + "\n", part / META)
     shutil.rmtree(final, ignore_errors=True)
     part.rename(final)
     return problems

@@ -5,8 +5,8 @@ they are its own.
 
 Each scan's label is also written as a file that Slicer opens and a person can correct. A corrected
 file is never overwritten, and is used in place of the computed label; so is one that lies in the
-data set (:mod:`Training.data`), which comes before both. Lobes without a score are left to the
-map's own opinion here, and :class:`Training.sampling.ScanPatches` leaves them out.
+data set (:mod:`Training.dataset.folder`), which comes before both. Lobes without a score are left
+to the map's own opinion here, and :class:`Training.dataset.sampling.ScanPatches` leaves them out.
 """
 
 from __future__ import annotations
@@ -23,23 +23,26 @@ import SimpleITK as sitk
 import torch
 from scipy.ndimage import uniform_filter
 
-from DRAMLesionLib import geometry, io, segmentation
-from DRAMLesionLib.dram import DRAM, DRAMConfig, compute_dram
-from DRAMLesionLib.intensity import HU_MAX, HU_MIN
+from DRAMLesionLib import writing
+from DRAMLesionLib.images import geometry
+from DRAMLesionLib.images.intensity import HU_MAX, HU_MIN
+from DRAMLesionLib.lesions import segmentation
+from DRAMLesionLib.lesions.dram import DRAM, DRAMConfig, compute_dram
+from DRAMLesionLib.lesions.segmentation import SegmentationConfig
+from DRAMLesionLib.lesions.severity import score_to_interval
 from DRAMLesionLib.lobes import Lobe
 from DRAMLesionLib.networks.regression import RegressionNetwork
 from DRAMLesionLib.networks.unet import UNet3D
-from DRAMLesionLib.segmentation import SegmentationConfig
-from DRAMLesionLib.severity import score_to_interval
-from Training.cache import BACKGROUND, LESION, VESSEL, CachedCase
+from DRAMLesionLib.reading import files
+from DRAMLesionLib.writing import write_text
 from Training.config import Config
-from Training.data import write_whole
-from Training.engine import CHECKPOINT, read_checkpoint
+from Training.dataset.cache import BACKGROUND, LESION, VESSEL, CachedCase
+from Training.dataset.verify import label_on
+from Training.learning.engine import CHECKPOINT, read_checkpoint
+from Training.learning.workers import in_workers
 from Training.stages.prepare import grid_image
 from Training.stages.regression import NAME as REGRESSION
 from Training.stages.regression import RegressionExperiment
-from Training.verify import label_on
-from Training.workers import in_workers
 
 NAME = "pseudolabels"
 _AROUND_VOXELS = 7
@@ -94,7 +97,7 @@ def make_pseudolabels(
         output: Folder of the training, with a finished regression.
         config: All settings.
         report: Called with a line of text for each case.
-        given: Labels of the data sets by case, see :func:`Training.data.find_labels`.
+        given: Labels of the data sets by case, see :func:`Training.dataset.folder.find_labels`.
         teacher: Folder of the run whose network makes the maps; the regression's if left out.
 
     Raises:
@@ -119,7 +122,7 @@ def _make_label(task: PseudoLabelTask) -> str:
     if task.given is not None or edited:
         task.case.save("segmentation/labels", _by_hand(task.given or task.file, task.case))
         # so that the label is computed again once the corrected one is taken away
-        write_whole(task.note, json.dumps({**note, "computed_from": "by hand"}) + "\n")
+        write_text(json.dumps({**note, "computed_from": "by hand"}) + "\n", task.note)
         return f"{task.case.name}: {'from the data set' if task.given else 'edited by hand, kept'}"
     current = note.get("computed_from") == task.computed_from
     if current and task.file.is_file() and task.case.has("segmentation/labels"):
@@ -128,14 +131,14 @@ def _make_label(task: PseudoLabelTask) -> str:
     known = {Lobe[name]: share for name, share in shares.items()} if shares else None
     labels, fractions = compute_label(task.case, task.teacher, task.config, known)
     grid = grid_image(task.case.meta["grids"]["segmentation"])
-    io.write_image(geometry.image_like(labels, grid), task.file)
+    writing.write_image(geometry.image_like(labels, grid), task.file)
     task.case.save("segmentation/labels", labels)
     content = {
         "computed_from": task.computed_from,
         "file": _checksum(task.file),
         "fractions": {lobe.name: share for lobe, share in fractions.items()},
     }
-    write_whole(task.note, json.dumps(content) + "\n")
+    write_text(json.dumps(content) + "\n", task.note)
     share = float(
         (labels == LESION).sum() / max((task.case.load("segmentation/lobes") > 0).sum(), 1)
     )
@@ -278,7 +281,9 @@ def _most_likely(
 
 def _by_hand(path: Path, case: CachedCase) -> np.ndarray:
     """Read a label that a person made, onto the grid of the final network."""
-    return label_on(io.read_labels(path), grid_image(case.meta["grids"]["segmentation"]), str(path))
+    return label_on(
+        files.read_labels(path), grid_image(case.meta["grids"]["segmentation"]), str(path)
+    )
 
 
 def _checksum(path: Path) -> str:

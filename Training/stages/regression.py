@@ -10,18 +10,18 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from DRAMLesionLib import chunks
-from DRAMLesionLib.crf import DenseCRF
-from DRAMLesionLib.levels import steepen
+from DRAMLesionLib.lesions import chunks
+from DRAMLesionLib.lesions.crf import DenseCRF
+from DRAMLesionLib.lesions.levels import steepen
 from DRAMLesionLib.networks.regression import RegressionNetwork
-from Training import losses
-from Training.augmentation import warp_inside
-from Training.cache import CachedCase
 from Training.config import Config
-from Training.engine import Experiment
-from Training.pictures import row_of_slices
-from Training.sampling import LobeChunks
-from Training.shortcuts import freeze_norms, hold_deep_levels_at_zero
+from Training.dataset.augmentation import warp_inside
+from Training.dataset.cache import CachedCase
+from Training.dataset.sampling import LobeChunks
+from Training.learning import losses
+from Training.learning.engine import Experiment
+from Training.learning.pictures import row_of_slices
+from Training.learning.shortcuts import freeze_norms, hold_deep_levels_at_zero
 
 NAME = "regression"
 

@@ -17,9 +17,9 @@ from pathlib import Path
 from lightning.fabric import Fabric
 
 from DRAMLesionLib.errors import MissingDependencyError
-from Training.cache import CachedCase
 from Training.config import Config
-from Training.engine import is_finished, train
+from Training.dataset.cache import CachedCase
+from Training.learning.engine import is_finished, train
 from Training.stages.regression import NAME as REGRESSION
 from Training.stages.segmentation import NAME, SegmentationExperiment, check_labels
 
@@ -55,9 +55,9 @@ def train_final(
         cases: Prepared cases with the labels of :func:`label`.
         output: Folder of the training, with a finished regression.
         config: All settings.
-        fabric: From :func:`Training.engine.make_fabric`.
+        fabric: From :func:`Training.learning.engine.make_fabric`.
         report: Called with a line of text for each case that gets new labels.
-        given: Labels of the data sets by case, see :func:`Training.data.find_labels`.
+        given: Labels of the data sets by case, see :func:`Training.dataset.folder.find_labels`.
 
     Raises:
         InputError: If there are no labels, or others than the run began with.

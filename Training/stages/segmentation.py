@@ -13,14 +13,14 @@ from torch.utils.data import Dataset
 
 from DRAMLesionLib.errors import InputError
 from DRAMLesionLib.networks.unet import UNet3D
-from Training import losses
-from Training.cache import LABELS, LESION, CachedCase
+from DRAMLesionLib.writing import write_text
 from Training.config import Config
-from Training.data import write_whole
-from Training.engine import Experiment, read_checkpoint
-from Training.pictures import row_of_slices
-from Training.sampling import ZERO_PADDED_EDGE, ScanPatches
-from Training.shortcuts import freeze_norms, hold_deep_levels_at_zero
+from Training.dataset.cache import LABELS, LESION, CachedCase
+from Training.dataset.sampling import ZERO_PADDED_EDGE, ScanPatches
+from Training.learning import losses
+from Training.learning.engine import Experiment, read_checkpoint
+from Training.learning.pictures import row_of_slices
+from Training.learning.shortcuts import freeze_norms, hold_deep_levels_at_zero
 
 NAME = "segmentation"
 CLASSES = 3
@@ -130,7 +130,7 @@ def check_labels(cases: Sequence[CachedCase], run: Path) -> None:
     if not note.is_file():
         if os.environ.get("RANK", "0") == "0":
             run.mkdir(parents=True, exist_ok=True)
-            write_whole(note, json.dumps(labels, indent=1) + "\n")
+            write_text(json.dumps(labels, indent=1) + "\n", note)
         return
     before = json.loads(note.read_text(encoding="utf-8"))
     names = sorted(n for n in before.keys() | labels.keys() if before.get(n) != labels.get(n))

@@ -20,15 +20,15 @@ from torch.utils.data import Dataset
 from DRAMLesionLib.errors import InputError
 from DRAMLesionLib.networks.tiles import vessel_probability
 from DRAMLesionLib.networks.unet import UNet3D
-from Training import losses
-from Training.cache import VESSELS_BY_NETWORK, CachedCase
+from DRAMLesionLib.writing import write_text
 from Training.config import Config
-from Training.data import write_whole
-from Training.engine import CHECKPOINT, Experiment, read_checkpoint
-from Training.pictures import row_of_slices
-from Training.sampling import VesselPatches
-from Training.shortcuts import freeze_norms, hold_deep_levels_at_zero
-from Training.workers import in_workers
+from Training.dataset.cache import VESSELS_BY_NETWORK, CachedCase
+from Training.dataset.sampling import VesselPatches
+from Training.learning import losses
+from Training.learning.engine import CHECKPOINT, Experiment, read_checkpoint
+from Training.learning.pictures import row_of_slices
+from Training.learning.shortcuts import freeze_norms, hold_deep_levels_at_zero
+from Training.learning.workers import in_workers
 
 NAME = "vessels"
 _VALIDATION_CUBES = 24
@@ -198,5 +198,5 @@ def _find(task: VesselTask) -> float:
     inside = task.case.load("regression/lobes") > 0
     found = vessel_probability(network, image, inside) > task.threshold
     task.case.save(VESSELS_BY_NETWORK, found.astype(np.uint8))
-    write_whole(task.stamp, task.computed_from)
+    write_text(task.computed_from, task.stamp)
     return float(found.sum() / max(inside.sum(), 1))

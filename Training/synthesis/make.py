@@ -17,13 +17,15 @@ import numpy as np
 import SimpleITK as sitk
 from scipy import ndimage
 
-from DRAMLesionLib import checks, geometry, io
+from DRAMLesionLib import writing
 from DRAMLesionLib.errors import InputError
+from DRAMLesionLib.images import geometry
 from DRAMLesionLib.lobes import Lobe
 from DRAMLesionLib.lobes.estimate import estimate_lobes
 from DRAMLesionLib.phantom import draw_scores, insert_lesions
-from DRAMLesionLib.vessels import reference_vessels
-from Training.data import (
+from DRAMLesionLib.reading import checks, files
+from DRAMLesionLib.vessels.masks import reference_vessels
+from Training.dataset.folder import (
     LOBES,
     SCANS,
     SCORES,
@@ -33,7 +35,7 @@ from Training.data import (
     read_scores,
     write_scores,
 )
-from Training.workers import in_workers
+from Training.learning.workers import in_workers
 
 Report = Callable[[str], None]
 
@@ -183,7 +185,7 @@ def _prepare_source(task: SourceTask) -> None:
     """Write a source on its working grid, with all that lesions are placed by."""
     if all(file.is_file() for file in task.files.values()):
         return
-    ct, _ = io.read_ct(task.scan)
+    ct, _ = files.read_ct(task.scan)
     checks.check_ct(ct, task.scan.name)
     grid = geometry.working_grid(ct, task.spacing)
     ct = geometry.resample(ct, grid, fill=geometry.AIR_HU, antialias=True)
@@ -199,7 +201,7 @@ def _prepare_source(task: SourceTask) -> None:
         "airways": sitk.Cast(airways, sitk.sitkUInt8),
     }
     for part, file in task.files.items():
-        io.write_image(images[part], file)
+        writing.write_image(images[part], file)
 
 
 def _make_case(task: SynthesisTask) -> Scores:
@@ -222,7 +224,7 @@ def _make_case(task: SynthesisTask) -> Scores:
     for name, values in written.items():
         path = task.folder / name / f"{task.case}.nii.gz"
         path.parent.mkdir(exist_ok=True)
-        io.write_image(geometry.image_like(values, images["ct"]), path)
+        writing.write_image(geometry.image_like(values, images["ct"]), path)
     fractions = {
         lobe.name: float((types[lobes == lobe] > 0).mean()) if lobe in present else 0.0
         for lobe in Lobe

@@ -1,0 +1,1 @@
+"""From lobe chunks over dRAMs to segmented, typed and scored lesions."""

@@ -1,0 +1,3 @@
+"""The version of DRAMLesion, below everything that has to say it."""
+
+__version__ = "0.1.0"

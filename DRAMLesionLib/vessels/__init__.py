@@ -1,0 +1,1 @@
+"""The vessels of the lung: by the network, or by the Frangi filter."""

@@ -1,0 +1,1 @@
+"""A data set: its folder, checked, cached, sampled and augmented."""

@@ -1,0 +1,1 @@
+"""What every training shares: the engine, losses, processes, results."""

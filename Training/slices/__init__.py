@@ -1,0 +1,1 @@
+"""2D slices with masks: prepared, segmented and measured."""

@@ -1,0 +1,297 @@
+"""Measure weights on 2D slices with masks: ``python -m Training slices``.
+
+The final segmentation network reads volumes; a slice becomes one by :mod:`Training.slices.prepare`
+(HU, spacing and lungs are estimated from the picture) and :mod:`Training.slices.flat` (the slice is
+repeated without end). What is found is brought back to the picture's own pixels and limited to the
+lungs. There are no lobes.
+
+``OUTPUT`` gets ``masks/NAME.png`` (0 or 255), ``maps/NAME.png`` (probability of lesion times 255),
+``outlines/NAME.png`` (to look at) and ``slices.json``: whole, or nothing at all.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+from scipy import ndimage
+from skimage.transform import resize
+
+from DRAMLesionLib import weights
+from DRAMLesionLib.errors import InputError
+from DRAMLesionLib.lesions.segmentation import LESION, lesion_margin
+from DRAMLesionLib.networks.unet import UNet3D
+from DRAMLesionLib.writing import whole_folder, write_text
+from Training import metrics
+from Training.learning.results import plain
+from Training.slices import prepare as slices_prepare
+from Training.slices.flat import flat_probabilities
+from Training.slices.prepare import CHEST_WALL_HU, LUNGS_MM, prepare_slice
+
+RESULT = "slices.json"
+MASKS, MAPS, OUTLINES = "masks", "maps", "outlines"
+
+TRUTH_COLOUR, FOUND_COLOUR, LUNG_COLOUR = (230, 159, 0), (86, 180, 233), (120, 120, 120)
+"""Orange, sky blue and grey: told apart by the colour-blind and in print."""
+
+
+@dataclass(frozen=True)
+class Slice:
+    """One picture with its truth.
+
+    Attributes:
+        name: Of both files, without extension.
+        grey: (j, i) uint8.
+        truth: (j, i) bool.
+    """
+
+    name: str
+    grey: np.ndarray
+    truth: np.ndarray
+
+
+@dataclass(frozen=True)
+class Found:
+    """What was found in a slice, on its own pixels.
+
+    Attributes:
+        mask: (j, i) bool, lesion.
+        probability: (j, i) float32 in [0, 1], 0 outside the lungs.
+        lungs: (j, i) bool.
+        pixel_mm: Estimated edge of a pixel; None if no lung was found.
+        note: What went wrong, or empty.
+    """
+
+    mask: np.ndarray
+    probability: np.ndarray
+    lungs: np.ndarray
+    pixel_mm: float | None = None
+    note: str = ""
+
+
+Finder = Callable[[np.ndarray], Found]
+"""From greys (j, i) to what is found."""
+
+
+def measure_slices(
+    images: Path,
+    masks: Path,
+    output: Path,
+    finder: Finder,
+    settings: dict[str, Any],
+    report: Callable[[str], None] = lambda _: None,
+) -> dict[str, Any]:
+    """Find the lesions of every slice, compare with the masks, and write it all.
+
+    Args:
+        images: Folder of PNG slices, 8-bit greys.
+        masks: Folder of masks with the same names, not 0 where lesion.
+        output: Folder of the results; one that holds results of an earlier run is replaced.
+        finder: From :func:`network_finder`, say.
+        settings: What goes into the file beside the figures.
+        report: Called with a line of text for each slice.
+
+    Returns:
+        The content of ``slices.json``.
+
+    Raises:
+        InputError: If the slices cannot be used, all reasons named, or the output not written.
+    """
+    slices = read_slices(images, masks)
+    with whole_folder(output, RESULT) as folder:
+        for name in (MASKS, MAPS, OUTLINES):
+            (folder / name).mkdir()
+        found = []
+        for number, one in enumerate(slices, start=1):
+            found.append(finder(one.grey))
+            _write_pictures(folder, one, found[-1])
+            overlap = metrics.dice(found[-1].mask, one.truth)
+            report(f"{number}/{len(slices)} {one.name}: Dice {overlap:.3f} {found[-1].note}")
+        content = {"settings": settings, **compare(slices, found)}
+        write_text(json.dumps(content, indent=1) + "\n", folder / RESULT)
+    return content
+
+
+def network_finder(
+    folder: Path = weights.BUNDLED, lungs_mm: float = LUNGS_MM, threshold: float | None = None
+) -> tuple[Finder, dict[str, Any]]:
+    """Return what finds lesions by the final segmentation network, and its settings.
+
+    Args:
+        folder: Folder with the weights.
+        lungs_mm: Width of both lungs together.
+        threshold: Lesion where its probability is above; where it is the most probable class if
+            left out, as in the pipeline.
+
+    Raises:
+        WeightsError: If the weights cannot be used.
+    """
+    module, card = weights.load_network(folder, "segmentation")
+    network, spacing = cast(UNet3D, module), float(card.config["spacing"])
+
+    def find(grey: np.ndarray) -> Found:
+        try:
+            prepared = prepare_slice(grey, spacing, lungs_mm)
+        except InputError as error:
+            return nothing_found(grey, str(error))
+        if not prepared.lungs.any():
+            return nothing_found(grey, "no lung was found")
+        shares = flat_probabilities(network, prepared.hu, CHEST_WALL_HU)
+        margin = lesion_margin(shares) if threshold is None else shares[LESION] - threshold
+        lungs = to_picture(prepared.lungs > 0, grey) > 0.5
+        probability = np.clip(to_picture(shares[LESION], grey), 0.0, 1.0) * lungs
+        mask = (to_picture(margin, grey) > 0) & lungs
+        return Found(mask, probability, lungs, prepared.pixel_mm)
+
+    settings = {
+        "method": "final segmentation network on the slice repeated without end",
+        "weights_sha256": card.sha256,
+        "spacing_mm": spacing,
+        "lesion": "most probable class" if threshold is None else f"probability > {threshold}",
+        **preparation_settings(lungs_mm),
+    }
+    return find, settings
+
+
+def preparation_settings(lungs_mm: float) -> dict[str, Any]:
+    """Return how slices were made fit, for ``slices.json``."""
+    return {
+        "hu": (
+            f"darkest {slices_prepare.DARK_SHARE:.0%} of the pixels = {slices_prepare.DARK_HU:g} "
+            f"HU, soft tissue = {slices_prepare.SOFT_HU:g} HU, linear"
+        ),
+        "lungs_width_mm": lungs_mm,
+        "lung_region": f"below {slices_prepare.AERATED_HU:g} HU, closed along the chest wall",
+        "beyond_the_slice": f"{CHEST_WALL_HU:g} HU",
+    }
+
+
+def compare(slices: list[Slice], found: list[Found]) -> dict[str, Any]:
+    """Return figures over all pixels, their means over slices, and those of each slice.
+
+    Figures that are not defined (see :mod:`Training.metrics`) are None.
+    """
+    total = metrics.Confusion()
+    rows: dict[str, dict[str, Any]] = {}
+    for one, what in zip(slices, found, strict=True):
+        confusion = metrics.Confusion.of(what.mask, one.truth)
+        total += confusion
+        rows[one.name] = {
+            **confusion.figures(),
+            "average_precision": metrics.average_precision(what.probability, one.truth),
+            "lesion_inside_lungs": metrics.sensitivity(what.lungs, one.truth),
+            "pixel_mm": what.pixel_mm,
+            "note": what.note,
+        }
+    names = [*total.figures(), "average_precision", "lesion_inside_lungs"]
+    means = {}
+    for name in names:
+        mean, count = metrics.mean_defined([row[name] for row in rows.values()])
+        means[name] = {"mean": mean, "slices": count}
+    interval = metrics.bootstrap_interval([row["dice"] for row in rows.values()], _mean)
+    everywhere = metrics.average_precision(
+        np.concatenate([what.probability.ravel() for what in found]),
+        np.concatenate([one.truth.ravel() for one in slices]),
+    )
+    content = {
+        "slices": len(slices),
+        "all_pixels": {**total.figures(), "average_precision": everywhere},
+        "mean_of_slices": means,
+        "mean_dice_interval_95": list(interval),
+        "by_slice": rows,
+    }
+    return cast(dict[str, Any], plain(content))
+
+
+def read_slices(images: Path, masks: Path) -> list[Slice]:
+    """Read slices and masks.
+
+    Raises:
+        InputError: If a folder is missing or empty, or a file cannot be used; all are named.
+    """
+    for folder in (images, masks):
+        if not folder.is_dir():
+            message = f"{folder} is no folder"
+            raise InputError(message)
+    paths = sorted(images.glob("*.png"))
+    if not paths:
+        message = f"there is no PNG in {images}"
+        raise InputError(message)
+    slices, problems = [], []
+    for path in paths:
+        try:
+            grey, mask = _read_grey(path), _read_grey(masks / path.name)
+        except InputError as error:
+            problems.append(str(error))
+            continue
+        if grey.shape != mask.shape:
+            problems.append(f"{path.name}: picture {grey.shape} and mask {mask.shape} differ")
+            continue
+        slices.append(Slice(path.stem, grey, mask > 0))
+    if problems:
+        message = f"{len(problems)} of {len(paths)} slices cannot be used: {'; '.join(problems)}"
+        raise InputError(message)
+    return slices
+
+
+def _read_grey(path: Path) -> np.ndarray:
+    try:
+        with Image.open(path) as image:
+            if image.mode in ("RGB", "RGBA", "P", "LA"):
+                colours = np.asarray(image.convert("RGB"))
+                if np.ptp(colours, axis=2).any():
+                    message = f"{path.name} has colours; greys are needed"
+                    raise InputError(message)
+                return colours[..., 0]
+            if image.mode not in ("L", "1"):
+                message = f"{path.name} has no 8-bit greys (its mode is {image.mode})"
+                raise InputError(message)
+            return np.asarray(image.convert("L"))
+    except FileNotFoundError as error:
+        message = f"{path} is missing"
+        raise InputError(message) from error
+    except (UnidentifiedImageError, OSError) as error:
+        message = f"{path} cannot be read: {error}"
+        raise InputError(message) from error
+
+
+def _write_pictures(folder: Path, one: Slice, found: Found) -> None:
+    name = f"{one.name}.png"
+    Image.fromarray(found.mask.astype(np.uint8) * 255).save(folder / MASKS / name)
+    grey = np.round(found.probability * 255).astype(np.uint8)
+    Image.fromarray(grey).save(folder / MAPS / name)
+    outlined = draw_outlines(
+        one.grey,
+        [(found.lungs, LUNG_COLOUR), (one.truth, TRUTH_COLOUR), (found.mask, FOUND_COLOUR)],
+    )
+    Image.fromarray(outlined).save(folder / OUTLINES / name)
+
+
+def draw_outlines(
+    grey: np.ndarray, masks: list[tuple[np.ndarray, tuple[int, int, int]]]
+) -> np.ndarray:
+    """Return (j, i, 3) uint8: a picture with the outlines of masks, the last one on top."""
+    picture = np.repeat(grey[..., None], 3, axis=2)
+    for mask, colour in masks:
+        picture[mask & ~ndimage.binary_erosion(mask)] = colour
+    return picture
+
+
+def to_picture(values: np.ndarray, grey: np.ndarray) -> np.ndarray:
+    """Bring values of a network's grid to the pixels of a picture, linearly; (j, i) float32."""
+    return resize(values.astype(np.float32), grey.shape, order=1, mode="edge", anti_aliasing=False)
+
+
+def nothing_found(grey: np.ndarray, note: str) -> Found:
+    """Return an empty result with the reason."""
+    empty = np.zeros(grey.shape, dtype=bool)
+    return Found(empty, empty.astype(np.float32), empty, note=note)
+
+
+def _mean(values: Any) -> float:
+    return float(np.mean(values))
