@@ -35,11 +35,12 @@ import sys
 sys.path.insert(0, {folder!r})
 import DRAMLesionLib
 assert DRAMLesionLib.__file__.startswith({folder!r}), DRAMLesionLib.__file__
-from DRAMLesionLib import lesion_types, pipeline, weights
+from DRAMLesionLib import pipeline, weights
+from DRAMLesionLib.lesions import types
 from DRAMLesionLib.report import chart, html
 for name in ("regression", "segmentation"):
     weights.load_network(weights.BUNDLED, name)
-lesion_types.ReferenceTable.load(None)
+types.ReferenceTable.load(None)
 print("complete")
 """
 

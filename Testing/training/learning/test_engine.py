@@ -99,7 +99,7 @@ def test_the_same_seed_gives_the_same_and_another_does_not(output, alone, tmp_pa
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from Testing.training.test_engine import _train
+from Testing.training.learning.test_engine import _train
 from Training.stages.regression import RegressionExperiment
 
 honest = RegressionExperiment._equivariance
