@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from pathlib import Path
 
 import torch
 
 from DRAMLesionLib.errors import InputError
+from DRAMLesionLib.memory import free_bytes
 
 
 def pick_device(name: str = "auto") -> torch.device:
@@ -41,22 +41,7 @@ def free_memory(device: torch.device) -> float | None:
         return float(torch.cuda.mem_get_info(device)[0])
     if device.type != "cpu":
         return None
-    try:
-        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-    except OSError:  # not Linux
-        return None
-    sizes = dict(line.split(":", 1) for line in lines if ":" in line)
-    available = sizes.get("MemAvailable", "").split()
-    return 1024.0 * float(available[0]) if available else None
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Tell whether an error means that the memory of the processor or of a GPU did not do."""
-    if isinstance(error, MemoryError | torch.OutOfMemoryError):
-        return True
-    text = str(error).lower()
-    words = ("out of memory", "can't allocate memory", "not enough memory")
-    return isinstance(error, RuntimeError) and any(word in text for word in words)
+    return free_bytes()
 
 
 @contextmanager

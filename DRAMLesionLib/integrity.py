@@ -30,7 +30,9 @@ def damage(path: Path) -> str | None:
     name = path.name.lower()
     check = next((check for suffix, check in _CHECKS.items() if name.endswith(suffix)), None)
     try:
-        return None if check is None else check(path)
+        if check is None:
+            return None
+        return check(path) if path.stat().st_size else "empty"
     except EOFError:
         return "cut short"
     except (OSError, zlib.error, ValueError, struct.error):

@@ -19,7 +19,7 @@ import torch
 from torch import nn
 
 from DRAMLesionLib import weights
-from DRAMLesionLib.devices import is_out_of_memory, pick_device
+from DRAMLesionLib.devices import pick_device
 from DRAMLesionLib.errors import Cancelled, ScanWarning, WeightsError
 from DRAMLesionLib.images import geometry
 from DRAMLesionLib.lesions import dram, segmentation
@@ -31,6 +31,7 @@ from DRAMLesionLib.lesions.segmentation import SegmentationConfig
 from DRAMLesionLib.lobes import Lobe, fit
 from DRAMLesionLib.lobes.providers import provide_lobes
 from DRAMLesionLib.lobes.schemes import to_lobes
+from DRAMLesionLib.memory import is_out_of_memory
 from DRAMLesionLib.networks.regression import RegressionNetwork
 from DRAMLesionLib.networks.unet import UNet3D
 from DRAMLesionLib.reading import checks

@@ -15,32 +15,38 @@ import errno
 import getpass
 import json
 import os
+import re
 import shutil
 import socket
+import stat
 import time
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cache
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from DRAMLesionLib.errors import InputError, OutputError
 from DRAMLesionLib.integrity import damage
+from DRAMLesionLib.memory import is_out_of_memory
 from DRAMLesionLib.paths import SUFFIXES, image_suffix, readable_name
 
 if TYPE_CHECKING:
     import SimpleITK as sitk
 
-_PREFIX, _PART = ".dramlesion-", ".part"
-_HOST = f"{zlib.crc32(socket.gethostname().encode()):08x}"
-"""Eight digits that stand for this computer in the names of unfinished files."""
+_PREFIX, _PART, _WAS = ".dramlesion-", ".part", ".was."
+_DETACHED = (".nhdr", ".mhd")
 
+_LONGEST_RESULT = "x" * 40
 _OLD_S = 24 * 3600.0
 """Unfinished files of other computers are left-overs after a day without a change."""
 
 _LOCK, _OWNER = ".dramlesion.lock", ".dramlesion.owner.json"
 _numbers = count()
+_unfinished_folders: dict[Path, Path] = {}
+"""Folders that are being written, and what they will be called."""
 
 _REASONS = {
     errno.ENOSPC: "the disk is full; make room or choose another place",
@@ -52,12 +58,17 @@ _REASONS = {
     errno.ENOTDIR: "a file stands where a folder should be; choose another place",
     errno.EEXIST: "a file stands where a folder should be; choose another place",
     errno.EISDIR: "a folder stands where a file should be; choose another name",
+    errno.EFBIG: "files of that size are not allowed here; choose another place",
+    errno.EIO: "the disk does not work; choose another place",
 }
 
 
 @contextmanager
 def whole_file(path: Path | str, suffix: str | None = None) -> Iterator[Path]:
     """Give a place to write a file, which gets its name when it is whole.
+
+    Inside a folder that :func:`whole_results` or :func:`whole_folder` has given it is written as it
+    is: the folder as a whole is verified and flushed.
 
     Args:
         path: The final name; its folder is made if it is missing.
@@ -74,6 +85,10 @@ def whole_file(path: Path | str, suffix: str | None = None) -> Iterator[Path]:
     readable_name(path)
     with _told(path):
         path.parent.mkdir(parents=True, exist_ok=True)
+        if _is_unfinished(path):
+            yield path
+            return
+        clean(path.parent)
         part = _part(path.parent, path.suffix if suffix is None else suffix)
         try:
             yield part
@@ -101,16 +116,15 @@ def whole_results(folder: Path | str, marker: str, owned: Sequence[str] = ()) ->
         An empty folder inside ``folder``.
 
     Raises:
-        OutputError: If it cannot be written to, or what was written is damaged.
+        OutputError: If it cannot be written to, or what was written is damaged. What was there
+            before is there again.
     """
     folder = Path(folder)
     readable_name(folder)
     with _told(folder):
         folder.mkdir(parents=True, exist_ok=True)
         clean(folder)
-        part = _part(folder, "")
-        part.mkdir()
-        try:
+        with _unfinished(folder, folder) as part:
             yield part
             names = sorted(path.name for path in part.iterdir())
             if marker not in names:
@@ -119,16 +133,10 @@ def whole_results(folder: Path | str, marker: str, owned: Sequence[str] = ()) ->
             for name in names:
                 _verify(part / name, folder / name)
                 _flush(part / name)
-            for name in (marker, *owned):
-                (folder / name).unlink(missing_ok=True)
-            _flush_folder(folder)
-            for name in sorted(names, key=lambda name: name == marker):
-                if name == marker:
-                    _flush_folder(folder)
-                (part / name).replace(folder / name)
-            _flush_folder(folder)
-        finally:
-            _remove(part)
+            others = {name for name in (*names, *owned) if name != marker}
+            order = (*sorted(others), marker)
+            with exchanged({folder / n: part / n if n in names else None for n in order}):
+                pass
 
 
 @contextmanager
@@ -144,55 +152,112 @@ def whole_folder(output: Path | str, marker: str) -> Iterator[Path]:
 
     Raises:
         InputError: If ``output`` holds something else.
-        OutputError: If it cannot be written, or what was written is damaged.
+        OutputError: If it cannot be written, or what was written is damaged. What was there before
+            is there again.
     """
     output = Path(output)
     readable_name(output)
     with _told(output):
+        output.parent.mkdir(parents=True, exist_ok=True)
+        clean(output.parent)  # may bring back what a killed run had set aside
         foreign = output.exists() and not (output / marker).is_file()
         if foreign and (not output.is_dir() or not _is_empty(output)):
             message = f"{output} holds other files: choose a folder that is new or empty"
             raise InputError(message)
-        output.parent.mkdir(parents=True, exist_ok=True)
-        clean(output.parent)
-        part = _part(output.parent, "")
-        part.mkdir()
-        try:
+        with _unfinished(output.parent, output) as part:
             yield part
+            if not (part / marker).is_file():
+                message = f"{output}: the results lack {marker}"
+                raise AssertionError(message)
             for path in sorted(part.rglob("*")):
                 if path.is_file():
                     _verify(path, output / path.relative_to(part))
                     _flush(path)
-            old = _part(output.parent, "")
-            if output.exists():
-                output.rename(old)
-            part.rename(output)
-            _flush_folder(output.parent)
-            _remove(old)
-        finally:
-            _remove(part)
+                else:
+                    _flush_folder(path)
+            _take_the_place(part, output)
+
+
+@contextmanager
+def exchanged(files: Mapping[Path, Path | None]) -> Iterator[None]:
+    """Put files into their places; put back what was there if that or the body fails.
+
+    What was there is taken away in the reverse order, so that the last of ``files`` can be the
+    marker of the others: it is the first to go and the last to come.
+
+    Args:
+        files: The file to be put at each place, on the same disk; None leaves the place empty.
+
+    Raises:
+        OSError: If it cannot be done, or a folder stands at one of the places.
+    """
+    *_, marker = files
+    old: dict[Path, Path] = {}
+    put: list[Path] = []
+    # each noted before it is done: an interruption may come in between
+    try:
+        for place in reversed(list(files)):
+            if place.is_dir():
+                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(place))
+            if os.path.lexists(place):
+                old[place] = _part(place.parent, "")
+                place.replace(old[place])
+        for place, new in files.items():
+            if place == marker:
+                _flush_folders(files)
+            if new is not None:
+                put.append(place)
+                place.parent.mkdir(parents=True, exist_ok=True)
+                new.replace(place)
+        _flush_folders(files)
+        yield
+    except BaseException:
+        for place in reversed(put):
+            _remove(place)
+        for place, aside in reversed(old.items()):
+            with contextlib.suppress(OSError):  # not yet taken away
+                aside.replace(place)
+        raise
+    for aside in old.values():
+        _remove(aside)
 
 
 def write_image(image: sitk.Image, path: Path | str) -> None:
     """Write an image, compressed; the suffix of ``path`` tells the format.
 
     Raises:
-        InputError: If the suffix is that of no format.
+        InputError: If the suffix is that of no format, or of one with two files.
         OutputError: If it cannot be written. Nothing is left behind.
+        MemoryError: If the memory does not do.
     """
     import SimpleITK as sitk
 
     path = Path(path)
-    suffix = image_suffix(path)
-    if not suffix:
-        message = f"{path}: unknown kind of image file; use one of {', '.join(SUFFIXES)}"
-        raise InputError(message)
+    suffix = writable_suffix(path)
     with whole_file(path, suffix) as part:
         try:
             # the lowest level: a CT is written five times as fast, and hardly larger
             sitk.WriteImage(image, str(part), useCompression=True, compressionLevel=1)
         except RuntimeError as error:
+            if is_out_of_memory(error):
+                raise MemoryError from error
             raise OutputError(_cannot_write(path, _space_left(path.parent))) from error
+
+
+def writable_suffix(path: Path | str) -> str:
+    """Return the suffix by which an image is to be written.
+
+    Raises:
+        InputError: If it is that of no format, or of a header with its voxels in a second file:
+            the two cannot appear at once.
+    """
+    suffix = image_suffix(path)
+    if suffix in SUFFIXES and suffix not in _DETACHED:
+        return suffix
+    kinds = ", ".join(suffix for suffix in SUFFIXES if suffix not in _DETACHED)
+    problem = "needs a second file for its voxels" if suffix else "unknown kind of image file"
+    message = f"{path}: {problem}; use one of {kinds}"
+    raise InputError(message)
 
 
 def write_bytes(content: bytes, path: Path | str) -> None:
@@ -224,26 +289,31 @@ def write_json(content: object, path: Path | str) -> None:
     write_text(json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n", path)
 
 
-def check_writable(path: Path | str, needed_bytes: float = 0.0) -> None:
+def check_writable(path: Path | str, needed_bytes: float = 0.0, *, is_file: bool = False) -> None:
     """Find out before a long computation that its results could not be written.
 
     Args:
-        path: Folder of the results, or a file to be; nothing is made.
+        path: Folder of the results; nothing is made.
         needed_bytes: How much room the results need.
+        is_file: ``path`` is a file to be.
 
     Raises:
-        OutputError: If the folder cannot be made or written to, the path is too long, or the disk
-            is too full.
+        OutputError: If the folder cannot be made or written to, the path is too long, something
+            else stands there, or the disk is too full.
     """
     path = Path(path)
     readable_name(path)
     with _told(path):
-        is_folder = path.is_dir()  # a path that is too long raises here
-        nearest = path if is_folder else path.parent
-        while not nearest.exists():
+        kind = _kind(path)
+        if is_file and kind == stat.S_IFDIR:
+            raise OSError(errno.EISDIR, os.strerror(errno.EISDIR))
+        if not is_file and kind not in (None, stat.S_IFDIR):
+            raise OSError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+        nearest = path.parent if is_file else path
+        # the longest of the names that will be made
+        _kind(_part(nearest, path.suffix) if is_file else _part(nearest, "") / _LONGEST_RESULT)
+        while _kind(nearest) is None:
             nearest = nearest.parent
-        if not nearest.is_dir():
-            raise NotADirectoryError(errno.ENOTDIR, "no folder")
         probe = _part(nearest, "")
         try:
             probe.touch()
@@ -252,10 +322,21 @@ def check_writable(path: Path | str, needed_bytes: float = 0.0) -> None:
         free = shutil.disk_usage(nearest).free
     if free < needed_bytes:
         message = (
-            f"cannot write to {path}: the results need {needed_bytes / 1e6:.0f} MB, and "
-            f"{free / 1e6:.0f} MB are free; make room or choose another place"
+            f"cannot write to {path}: the results need about {max(needed_bytes / 1e6, 1):.0f} MB, "
+            f"and {free / 1e6:.0f} MB are free; make room or choose another place"
         )
         raise OutputError(message)
+
+
+def check_image_writable(path: Path | str, needed_bytes: float = 0.0) -> None:
+    """Find out before a long computation that an image could not be written.
+
+    Raises:
+        InputError: If the suffix is none for writing, see :func:`writable_suffix`.
+        OutputError: See :func:`check_writable`.
+    """
+    writable_suffix(path)
+    check_writable(path, needed_bytes, is_file=True)
 
 
 @contextmanager
@@ -281,6 +362,9 @@ def locked(folder: Path | str, tell: Callable[[str], object] = lambda _: None) -
         lock = FileLock(folder / _LOCK)
         try:
             lock.acquire(timeout=0)
+        except NotImplementedError as error:
+            reason = "its disk cannot keep a second run away (no locks); choose another place"
+            raise OutputError(_cannot_write(folder, reason)) from error
         except Timeout as error:
             message = (
                 f"{folder} is in use by another run ({_who(owner)}): wait for it, stop it, or "
@@ -301,24 +385,96 @@ def locked(folder: Path | str, tell: Callable[[str], object] = lambda _: None) -
 
 
 def clean(folder: Path) -> None:
-    """Remove what killed runs have left unfinished in a folder."""
+    """Remove what killed runs have left unfinished in a folder.
+
+    A folder that such a run had set aside to put a new one in its place is put back.
+    """
     with contextlib.suppress(OSError):
         for path in folder.glob(f"{_PREFIX}*{_PART}*"):
-            if _is_abandoned(path):
+            if not _is_abandoned(path):
+                continue
+            _, was, name = path.name.partition(_PART + _WAS)
+            if was and not os.path.lexists(folder / name):
+                path.rename(folder / name)
+            else:
                 _remove(path)
 
 
+@contextmanager
+def _unfinished(parent: Path, final: Path) -> Iterator[Path]:
+    """Make a folder to write into, and remove it in the end, if it is still there."""
+    part = _part(parent, "")
+    part.mkdir()
+    _unfinished_folders[part] = final
+    try:
+        yield part
+    finally:
+        del _unfinished_folders[part]
+        _remove(part)
+
+
+def _is_unfinished(path: Path) -> bool:
+    return any(parent in _unfinished_folders for parent in path.parents)
+
+
+def _take_the_place(part: Path, output: Path) -> None:
+    """Rename a finished folder to ``output``; put the old one back if that fails."""
+    old = _part(output.parent, f"{_WAS}{output.name}")
+    try:
+        if output.exists():
+            output.rename(old)
+        part.rename(output)
+    except BaseException:
+        with contextlib.suppress(OSError):  # not set aside, or replaced already
+            old.rename(output)
+        raise
+    _flush_folder(output.parent)
+    _remove(old)
+
+
 def _part(folder: Path, suffix: str) -> Path:
-    """Return a short name of an unfinished file that tells who writes it."""
-    return folder / f"{_PREFIX}{_HOST}-{os.getpid()}-{next(_numbers)}{_PART}{suffix}"
+    """Return a short, free name of an unfinished file that tells who writes it."""
+    process = os.getpid()
+    writer = f"{_PREFIX}{_host()}-{process}-{_birth(process)}"
+    while True:
+        path = folder / f"{writer}-{next(_numbers)}{_PART}{suffix}"
+        if not os.path.lexists(path):
+            return path
+
+
+@cache
+def _host() -> str:
+    """Return eight digits for this computer, or container, in the names of unfinished files.
+
+    Containers may share the name of their host, but do not see each other's processes.
+    """
+    try:
+        processes = str(Path("/proc/self/ns/pid").readlink())
+    except OSError:  # not Linux
+        processes = ""
+    return f"{zlib.crc32(f'{socket.gethostname()} {processes}'.encode()):08x}"
+
+
+def _birth(process: int) -> str:
+    """Return when a process began, in ticks since the start of the computer; 0 if nobody tells.
+
+    Together with its number it stands for one process: numbers are given again, in containers
+    often the same one.
+    """
+    try:
+        text = Path(f"/proc/{process}/stat").read_text(encoding="utf-8", errors="replace")
+        return text.rpartition(")")[2].split()[19]
+    except (OSError, IndexError):
+        return "0"
 
 
 def _is_abandoned(path: Path) -> bool:
-    host, _, rest = path.name.removeprefix(_PREFIX).partition("-")
-    process = rest.partition("-")[0]
-    if host == _HOST and process.isdigit():
-        return int(process) != os.getpid() and not _is_alive(int(process))
-    return time.time() - path.stat().st_mtime > _OLD_S
+    found = re.match(rf"{re.escape(_PREFIX)}([0-9a-f]{{8}})-(\d+)-(\d+)-", path.name)
+    if found and found[1] == _host():
+        process = int(found[2])
+        return not _is_alive(process) or found[3] != _birth(process)
+    everything = (path, *path.rglob("*")) if path.is_dir() else (path,)
+    return time.time() - max(each.lstat().st_mtime for each in everything) > _OLD_S
 
 
 def _is_alive(process: int) -> bool:
@@ -341,15 +497,35 @@ def _is_alive(process: int) -> bool:
 
 @contextmanager
 def _told(path: Path) -> Iterator[None]:
-    """Turn what the operating system says about a place into one clear line."""
+    """Turn what the operating system says about a place into one clear line.
+
+    What it says about a file elsewhere, which the caller may have read, passes.
+    """
     try:
         yield
     except OSError as error:
+        if not _concerns(error, path):
+            raise
         reason = _REASONS.get(error.errno or 0, error.strerror or str(error))
         raise OutputError(_cannot_write(path, reason)) from error
 
 
+def _concerns(error: OSError, path: Path) -> bool:
+    named = [n for n in (error.filename, error.filename2) if isinstance(n, str | bytes)]
+    names = [Path(os.fsdecode(name)) for name in named]
+    return not names or any(
+        name.is_relative_to(path)
+        or path.is_relative_to(name)
+        or any(part.startswith(_PREFIX) for part in name.parts)
+        for name in names
+    )
+
+
 def _cannot_write(path: Path, reason: str) -> str:
+    for parent in path.parents:
+        if parent in _unfinished_folders:
+            path = _unfinished_folders[parent] / path.relative_to(parent)
+            break
     return f"cannot write to {path}: {reason}"
 
 
@@ -375,9 +551,26 @@ def _space_left(folder: Path) -> str:
     return f"{free / 1e6:.0f} MB are free on that disk; is it writable, and in order?"
 
 
+def _kind(path: Path) -> int | None:
+    """Return what stands at a path, as of :func:`stat.S_IFMT`; None if nothing does.
+
+    Raises:
+        OSError: If that cannot be told; a path that is too long, for one.
+    """
+    try:
+        return stat.S_IFMT(path.stat().st_mode)
+    except FileNotFoundError:
+        return None
+
+
 def _flush(path: Path) -> None:
     with path.open("rb+") as file:
         os.fsync(file.fileno())
+
+
+def _flush_folders(files: Iterable[Path]) -> None:
+    for folder in {path.parent for path in files}:
+        _flush_folder(folder)
 
 
 def _flush_folder(folder: Path) -> None:
@@ -405,7 +598,7 @@ def _is_empty(folder: Path) -> bool:
 def _myself() -> dict[str, object]:
     try:
         user = getpass.getuser()
-    except (KeyError, OSError):  # a container may have no name for its user
+    except (KeyError, OSError, ImportError):  # a container may have no name for its user
         user = "unknown"
     since = datetime.datetime.now().astimezone().isoformat(timespec="seconds")
     return {"user": user, "host": socket.gethostname(), "process": os.getpid(), "since": since}

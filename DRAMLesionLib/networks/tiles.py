@@ -9,8 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from DRAMLesionLib.devices import free_memory, is_out_of_memory
+from DRAMLesionLib.devices import free_memory
 from DRAMLesionLib.images.boxes import Slices, bounding_box, mirrored
+from DRAMLesionLib.memory import is_out_of_memory
 from DRAMLesionLib.networks.local import LOCAL_HALO, is_local, run_local
 from DRAMLesionLib.networks.unet import STRIDE, VALID_EXACT_SHRINK, UNet3D
 from DRAMLesionLib.networks.whole import fused, run_whole

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from DRAMLesionLib import writing
-from DRAMLesionLib.errors import InputError
 from DRAMLesionLib.report import data, html, pictures
 
 if TYPE_CHECKING:
@@ -19,7 +16,8 @@ if TYPE_CHECKING:
 
 MASKS = ("lesions", "vessels", "lobes")
 MAPS = ("dram", "dram_refined", "lesion_probability")
-TABLES = ("lobes.csv", "report.json", "report.html")
+MARKER = "report.json"
+"""The file that says that a result is complete."""
 
 
 def write_result(
@@ -30,9 +28,8 @@ def write_result(
 ) -> list[Path]:
     """Write images, table and report of one scan.
 
-    Everything is written into a temporary folder inside ``folder`` first, and renamed when it is
-    complete. Maps that an earlier run left there are removed if this one writes none: the files
-    under their final names always belong together.
+    The files get their names when all are complete, ``report.json`` as the last: where it is, all
+    belong together. Maps that an earlier run left there are removed if this one writes none.
 
     Args:
         result: What the pipeline gave.
@@ -44,16 +41,10 @@ def write_result(
         The paths that were written.
 
     Raises:
-        InputError: If the folder cannot be written to.
+        OutputError: If the folder cannot be written to. What was there before is there again.
     """
     folder = Path(folder)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        part = Path(tempfile.mkdtemp(prefix=".dramlesion-", suffix=".part", dir=folder))
-    except OSError as error:
-        message = f"cannot write to {folder}: {error.strerror}; choose another output folder"
-        raise InputError(message) from error
-    try:
+    with writing.whole_results(folder, MARKER, [f"{name}.nii.gz" for name in MAPS]) as part:
         names = (*MASKS, *MAPS) if maps else MASKS
         for number, name in enumerate(names):
             image: sitk.Image = getattr(result, name)
@@ -61,19 +52,10 @@ def write_result(
             if progress is not None:
                 progress((number + 1) / (len(names) + 1))
         _write_report(result, part)
-        written = [path.name for path in part.iterdir()]
-        for path in part.iterdir():
-            path.replace(folder / path.name)
-        for stale in {f"{name}.nii.gz" for name in MAPS} - set(written):
-            (folder / stale).unlink(missing_ok=True)
-    except OSError as error:
-        message = f"cannot write to {folder}: {error.strerror}; is there room on the disk?"
-        raise InputError(message) from error
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
+        written = sorted(path.name for path in part.iterdir())
     if progress is not None:
         progress(1.0)
-    return [folder / name for name in sorted(written)]
+    return [folder / name for name in written]
 
 
 def _write_report(result: LesionResult, folder: Path) -> None:

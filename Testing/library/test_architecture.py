@@ -25,7 +25,7 @@ ROOMS = {
         ("images", "writing"),
         ("integrity",),
         ("paths", "devices"),
-        ("errors", "version"),
+        ("errors", "version", "memory"),
     ),
     TRAINING: (
         ("__main__",),

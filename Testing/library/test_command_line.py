@@ -113,7 +113,7 @@ def test_a_failure_while_writing_leaves_nothing(case, tmp_path, monkeypatch):
     def broken(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(output.io, "write_json", broken)
+    monkeypatch.setattr(output.writing, "write_json", broken)
     assert _segment(case, tmp_path) == 1
     assert _names(tmp_path) == set()
 
@@ -122,7 +122,7 @@ def test_ctrl_c_while_writing_leaves_nothing(case, tmp_path, monkeypatch, capsys
     def interrupted(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(output.io, "write_json", interrupted)
+    monkeypatch.setattr(output.writing, "write_json", interrupted)
     assert _segment(case, tmp_path) == 130
     assert _names(tmp_path) == set()
     assert "nothing was written" in capsys.readouterr().err
