@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import TypeVar, cast
 
 import SimpleITK as sitk
 import torch
@@ -24,8 +24,6 @@ from DRAMLesionLib.errors import Cancelled, ScanWarning, WeightsError
 from DRAMLesionLib.images import geometry
 from DRAMLesionLib.lesions import dram, segmentation
 from DRAMLesionLib.lesions import types as lesion_types
-from DRAMLesionLib.lesions.chunks import ChunkConfig
-from DRAMLesionLib.lesions.crf import CRFConfig
 from DRAMLesionLib.lesions.dram import DRAMConfig
 from DRAMLesionLib.lesions.segmentation import SegmentationConfig
 from DRAMLesionLib.lobes import Lobe, fit
@@ -58,6 +56,9 @@ STAGES: dict[str, float] = {
     "scores": 2.0,
 }
 """Stages in their order, and their usual shares of the time."""
+
+_DRAM_SETTINGS = ("chunk", "scales", "crf", "threshold")
+"""What the card of a regression network has to say of its use."""
 
 
 class LesionPipeline:
@@ -92,12 +93,16 @@ class LesionPipeline:
         self._cards: list[weights.Card] = []
         self._regression, regression_card = self._load("regression")
         self._segmentation, segmentation_card = self._load("segmentation")
-        self.dram_config = dram_config(regression_card.config)
+        self.dram_config = weights.settings(
+            self.weights_folder, regression_card, DRAMConfig, _DRAM_SETTINGS
+        )
         self._vessels: UNet3D | None = None
         self._vessel_threshold = 0.0
         if weights.has_network(self.weights_folder, "vessels"):
             self._load_vessels()
-        self.segmentation_config = SegmentationConfig(**segmentation_card.config)
+        self.segmentation_config = weights.settings(
+            self.weights_folder, segmentation_card, SegmentationConfig, ("spacing",)
+        )
         self.reference_types = lesion_types.ReferenceTable.load(None)
 
     def run(
@@ -173,14 +178,15 @@ class LesionPipeline:
     def _load_vessels(self) -> None:
         network, card = self._load("vessels")
         spacing = self.dram_config.chunk.spacing
-        if card.config["spacing"] != spacing:
+        settings = weights.settings(self.weights_folder, card, vessels.VesselSettings)
+        if settings.spacing != spacing:
             message = (
-                f"{self.weights_folder}: the vessel network works at {card.config['spacing']} mm, "
+                f"{self.weights_folder}: the vessel network works at {settings.spacing} mm, "
                 f"the regression network at {spacing} mm; take both from the same training"
             )
             raise WeightsError(message)
         self._vessels = cast(UNet3D, network)
-        self._vessel_threshold = card.config["threshold"]
+        self._vessel_threshold = settings.threshold
 
     def _find_lobes(
         self, ct: sitk.Image, given: sitk.Image | None, name: str, clock: _Clock
@@ -305,16 +311,6 @@ class LesionPipeline:
             ),
             timings_s={stage: round(seconds, 2) for stage, seconds in clock.seconds.items()},
         )
-
-
-def dram_config(card_config: dict[str, Any]) -> DRAMConfig:
-    """Build the settings of the dRAM stage from the ``config`` of the regression network's card."""
-    return DRAMConfig(
-        chunk=ChunkConfig(**card_config["chunk"]),
-        scales=tuple(card_config["scales"]),
-        crf=CRFConfig(**card_config["crf"]),
-        threshold=card_config["threshold"],
-    )
 
 
 @dataclass

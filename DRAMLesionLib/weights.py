@@ -8,16 +8,19 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+import struct
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from DRAMLesionLib.errors import WeightsError
+from DRAMLesionLib import typed
+from DRAMLesionLib.errors import InputError, WeightsError
 from DRAMLesionLib.networks.regression import RegressionNetwork
 from DRAMLesionLib.networks.unet import UNet3D
 
@@ -31,6 +34,18 @@ _ARCHITECTURES: dict[str, type[nn.Module]] = {
     "UNet3D": UNet3D,
     "RegressionNetwork": RegressionNetwork,
 }
+_USED_AS: dict[NetworkName, tuple[str, int]] = {
+    "regression": ("RegressionNetwork", 1),
+    "vessels": ("UNet3D", 1),
+    "segmentation": ("UNet3D", 3),
+}
+"""Type and output channels of each network."""
+
+_DTYPES = {"F32": torch.float32, "I64": torch.int64}
+_LARGEST_HEADER = 1 << 24
+"""Bytes; the tables of our tensors take some kilobytes."""
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -48,7 +63,7 @@ class Card:
         metrics: What was measured, with the set it was measured on.
     """
 
-    name: str
+    name: NetworkName
     architecture: dict[str, Any]
     sha256: str
     date: str
@@ -56,6 +71,23 @@ class Card:
     licence: str
     config: dict[str, Any] = field(default_factory=dict)
     metrics: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _Architecture:
+    """What a card says of the network; see :class:`Card`."""
+
+    type: str
+    arguments: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """A tensor in the header of a safetensors file."""
+
+    dtype: str
+    shape: tuple[Annotated[int, typed.Between(0)], ...]
+    data_offsets: tuple[int, int]
 
 
 def load_network(folder: Path | str, name: NetworkName) -> tuple[nn.Module, Card]:
@@ -67,7 +99,7 @@ def load_network(folder: Path | str, name: NetworkName) -> tuple[nn.Module, Card
 
     Raises:
         WeightsError: If a file is missing or damaged, the checksum differs from the card's, or
-            tensors do not fit the network that the card describes.
+            tensors do not fit the network that the card describes; told before memory is taken.
     """
     tensors_path = Path(folder) / f"{name}.safetensors"
     card = read_card(folder, name)
@@ -80,7 +112,8 @@ def load_network(folder: Path | str, name: NetworkName) -> tuple[nn.Module, Card
             "it is damaged or was exchanged; export or copy the weights again"
         )
         raise WeightsError(message)
-    network = build_network(card.architecture, tensors_path.name)
+    _check_shapes(tensors_path, card)
+    network = build_network(card.architecture, str(Path(folder) / f"{name}.json"))
     try:
         network.load_state_dict(load_file(tensors_path))
     except (RuntimeError, SafetensorError) as error:
@@ -108,16 +141,39 @@ def read_card(folder: Path | str, name: NetworkName) -> Card:
         )
         raise WeightsError(message)
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        version = content.pop("format")
-        card = Card(**content)
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        content = typed.load_json(path)
+        version = content.pop("format", None) if isinstance(content, dict) else None
+        if version != _FORMAT and isinstance(version, int):
+            message = f"{path} has format {version}, this version of DRAMLesion reads {_FORMAT}"
+            raise WeightsError(message)
+        card = typed.build(Card, content, str(path))
+    except InputError as error:
         message = f"{path} is not a card of DRAMLesion weights: {error}"
         raise WeightsError(message) from error
-    if version != _FORMAT:
-        message = f"{path} has format {version}, this version of DRAMLesion reads {_FORMAT}"
+    if version is None or card.name != name:
+        found = "without a format" if version is None else f"of the {card.name} network"
+        message = f"{path} is a card {found}: copy the whole folder of weights again"
         raise WeightsError(message)
     return card
+
+
+def settings(folder: Path | str, card: Card, kind: type[T], required: Iterable[str] = ()) -> T:
+    """Return the settings that a card shares with the training.
+
+    Args:
+        folder: Where the card was read from.
+        card: The card.
+        kind: Dataclass that they belong into.
+        required: Fields that the card has to bring though they have a default.
+
+    Raises:
+        WeightsError: If one is missing, unknown, or of another type or range.
+    """
+    source = f"{Path(folder) / card.name}.json: config"
+    try:
+        return typed.build(kind, card.config, source, required=required)
+    except InputError as error:
+        raise WeightsError(str(error)) from error
 
 
 def save_network(
@@ -188,14 +244,74 @@ def build_network(architecture: Mapping[str, Any], source: str) -> nn.Module:
         WeightsError: If the type is unknown or the arguments do not fit.
     """
     kind = architecture.get("type")
-    if kind not in _ARCHITECTURES:
+    if not isinstance(kind, str) or kind not in _ARCHITECTURES:
         known = ", ".join(_ARCHITECTURES)
         message = f"{source}: unknown network type {kind!r}; this version knows {known}"
         raise WeightsError(message)
+    network = _ARCHITECTURES[kind]
     try:
-        return _ARCHITECTURES[kind](**architecture.get("arguments", {}))
-    except (TypeError, ValueError) as error:
-        message = f"{source}: the arguments of {kind} do not fit: {error}"
+        given = typed.build(_Architecture, dict(architecture), f"{source}: architecture")
+        return network(**typed.arguments(network, given.arguments, f"{source}: arguments"))
+    except InputError as error:
+        message = f"the arguments of {kind} do not fit: {error}"
+        raise WeightsError(message) from error
+
+
+def _check_shapes(path: Path, card: Card) -> None:
+    """Compare the table in a safetensors file with the network of its card; allocates nothing.
+
+    Raises:
+        WeightsError: If names, types or shapes differ, or the network is not one for its task.
+    """
+    with torch.device("meta"):
+        network = build_network(card.architecture, str(path.with_suffix(".json")))
+    unet = network.unet if isinstance(network, RegressionNetwork) else network
+    assert isinstance(unet, UNet3D)  # noqa: S101
+    channels = (unet.encoder[0][0].in_channels, unet.head.out_channels)  # type: ignore[index]
+    task, outputs = _USED_AS[card.name]
+    if type(network).__name__ != task or channels != (1, outputs):
+        message = (
+            f"{path.with_suffix('.json')}: the {card.name} network is a {task} from 1 channel to "
+            f"{outputs}, not a {type(network).__name__} from {channels[0]} to {channels[1]}"
+        )
+        raise WeightsError(message)
+    wanted = {n: (tensor.dtype, tuple(tensor.shape)) for n, tensor in network.state_dict().items()}
+    there = {n: (_DTYPES.get(e.dtype), e.shape) for n, e in _tensor_table(path).items()}
+    different = sorted(n for n in wanted.keys() | there.keys() if wanted.get(n) != there.get(n))
+    if different:
+        first = different[0]
+        message = (
+            f"{path} does not fit the network of its card: {len(different)} tensors differ, such "
+            f"as {first}: {_described(there.get(first))}, not {_described(wanted.get(first))}"
+        )
+        raise WeightsError(message)
+
+
+def _described(tensor: tuple[torch.dtype | None, tuple[int, ...]] | None) -> str:
+    if tensor is None:
+        return "none"
+    return f"{'x'.join(map(str, tensor[1])) or 'one number'} ({tensor[0] or 'another type'})"
+
+
+def _tensor_table(path: Path) -> dict[str, _Entry]:
+    """Return the tensors that a safetensors file says it holds, from its header alone.
+
+    Raises:
+        WeightsError: If the header is damaged.
+    """
+    try:
+        with path.open("rb") as file:
+            size = struct.unpack("<Q", file.read(8))[0]
+            if size > _LARGEST_HEADER:
+                message = f"its header claims {size} bytes"
+                raise ValueError(message)
+            text = file.read(size).decode("utf-8")
+        content = typed.parse_json(text, str(path))
+        if isinstance(content, dict):
+            content.pop("__metadata__", None)
+        return typed.build(dict[str, _Entry], content, str(path))
+    except (OSError, ValueError, struct.error, InputError) as error:
+        message = f"{path} is damaged: {error}; export or copy the weights again"
         raise WeightsError(message) from error
 
 

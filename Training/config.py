@@ -7,19 +7,26 @@ never passes for its default. ``dump_config`` writes the whole of it beside the 
 from __future__ import annotations
 
 import dataclasses
-import typing
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
 import yaml
 
 from DRAMLesionLib.errors import InputError
-from DRAMLesionLib.lesions.chunks import ChunkConfig
+from DRAMLesionLib.lesions.chunks import ChunkConfig, Scale
 from DRAMLesionLib.lesions.crf import CRFConfig
+from DRAMLesionLib.networks.unet import Prior, Width
+from DRAMLesionLib.typed import Between, Filled, build
 
-T = TypeVar("T")
+Share = Annotated[float, Between(0, 1)]
+NotNegative = Annotated[float, Between(0)]
+Count = Annotated[int, Between(0)]
+AtLeast1 = Annotated[int, Between(1)]
+Edge = Annotated[int, Between(8, 512, step=8)]
+Spacing = Annotated[float, Between(0.1, 20)]
 
 
 @dataclass(frozen=True)
@@ -34,8 +41,8 @@ class PrepareConfig:
         lobe_scheme: How lobe masks number the lobes, see :mod:`DRAMLesionLib.lobes.schemes`.
     """
 
-    workers: int = 2
-    validation_share: float = 0.1
+    workers: Count = 2
+    validation_share: Share = 0.1
     skip_broken: bool = False
     vessels: bool = True
     lobe_scheme: str = "auto"
@@ -56,12 +63,12 @@ class OptimiserConfig:
     """
 
     name: Literal["sgd", "adam"] = "adam"
-    learning_rate: float = 1e-3
-    momentum: float = 0.9
-    weight_decay: float = 0.0
+    learning_rate: NotNegative = 1e-3
+    momentum: Share = 0.9
+    weight_decay: NotNegative = 0.0
     schedule: Literal["constant", "cosine"] = "cosine"
-    warmup: int = 20
-    clip: float = 1.0
+    warmup: Count = 20
+    clip: NotNegative = 1.0
 
 
 @dataclass(frozen=True)
@@ -79,13 +86,13 @@ class LoopConfig:
         tensorboard: Whether to write event files.
     """
 
-    steps: int = 1000
-    batch: int = 4
-    checkpoint_every: int = 50
-    log_every: int = 10
-    validate_every: int = 200
-    pictures_every: int = 200
-    workers: int = 0
+    steps: Count = 1000
+    batch: AtLeast1 = 4
+    checkpoint_every: Count = 50
+    log_every: Count = 10
+    validate_every: Count = 200
+    pictures_every: Count = 200
+    workers: Count = 0
     tensorboard: bool = True
 
 
@@ -101,9 +108,9 @@ class AugmentationConfig:
     """
 
     flips: tuple[str, ...] = ("i",)
-    spacing_jitter: float = 0.1
-    contrast: float = 0.03
-    thick_slices: float = 0.0
+    spacing_jitter: Share = 0.1
+    contrast: Share = 0.03
+    thick_slices: Share = 0.0
 
     def __post_init__(self) -> None:
         if unknown := set(self.flips) - {"k", "j", "i"}:
@@ -122,10 +129,10 @@ class LossWeights:
         refinement: Bootstrapping loss against the refined target, equation 4.
     """
 
-    regression: float = 2.0
-    equivariance: float = 1.0
-    entropy: float = 1.0
-    refinement: float = 1.0
+    regression: NotNegative = 2.0
+    equivariance: NotNegative = 1.0
+    entropy: NotNegative = 1.0
+    refinement: NotNegative = 1.0
 
 
 @dataclass(frozen=True)
@@ -156,15 +163,15 @@ class VesselTrainingConfig:
     enabled: bool = False
     source: Literal["lobes", "scans"] = "lobes"
     patch: int = 64
-    border: int = 8
-    base_channels: int = 8
+    border: Count = 8
+    base_channels: Width = 8
     local: bool = False
-    freeze_norm: float = 1.0
-    prior: float = 0.1
-    beta: float = 1.0
-    threshold: float = 0.7
-    vessel_centres: float = 0.5
-    workers: int = 2
+    freeze_norm: Share = 1.0
+    prior: Prior = 0.1
+    beta: Share = 1.0
+    threshold: Share = 0.7
+    vessel_centres: Share = 0.5
+    workers: Count = 2
     augmentation: AugmentationConfig = field(
         default_factory=lambda: AugmentationConfig(("k", "j", "i"))
     )
@@ -221,24 +228,24 @@ class RegressionConfig:
     """
 
     chunk: ChunkConfig = field(default_factory=lambda: ChunkConfig(size=64))
-    base_channels: int = 8
-    prior: float = 0.1
+    base_channels: Width = 8
+    prior: Prior = 0.1
     attention: bool = False
     local: bool = False
-    sizes: tuple[int, ...] = ()
-    freeze_norm: float = 1.0
+    sizes: tuple[Edge, ...] = ()
+    freeze_norm: Share = 1.0
     balance: Literal["loss", "sampling"] = "loss"
     weights: LossWeights = field(default_factory=LossWeights)
-    rotation: float = 180.0
-    scale: tuple[float, float] = (0.8, 1.2)
-    beta: float = 0.8
+    rotation: NotNegative = 180.0
+    scale: tuple[Scale, Scale] = (0.8, 1.2)
+    beta: Share = 0.8
     suppress_vessels: bool = True
     vessels: Literal["frangi", "network"] = "frangi"
     crf: CRFConfig = field(default_factory=CRFConfig)
-    refine_after: int = 0
-    gain: float = 0.0
-    scales: tuple[float, ...] = (0.8, 1.0, 1.2, 1.5)
-    threshold: float = 0.5
+    refine_after: Count = 0
+    gain: NotNegative = 0.0
+    scales: Annotated[tuple[Scale, ...], Filled()] = (0.8, 1.0, 1.2, 1.5)
+    threshold: Share = 0.5
     augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
     optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
     loop: LoopConfig = field(default_factory=LoopConfig)
@@ -259,7 +266,7 @@ class PseudoLabelConfig:
             it. Suppression takes them out of the map with all the others.
     """
 
-    workers: int = 2
+    workers: Count = 2
     use_scores: bool = True
     refined: bool = True
     match_scores: bool = False
@@ -296,21 +303,21 @@ class SegmentationTrainingConfig:
         loop: How long and how much at a time.
     """
 
-    spacing: float = 1.5
+    spacing: Spacing = 1.5
     patch: int = 44
     padding: Literal["valid", "zero"] = "valid"
-    border: int = 6
+    border: Count = 6
     start: Literal["scratch", "regression"] = "scratch"
     rounds: int = 1
     local: bool = False
-    freeze_norm: float = 1.0
-    base_channels: int = 8
-    prior: float = 0.1
-    beta: float = 0.8
+    freeze_norm: Share = 1.0
+    base_channels: Width = 8
+    prior: Prior = 0.1
+    beta: Share = 0.8
     region: Literal["patch", "lungs"] = "lungs"
     centres: Literal["patch", "lungs"] = "lungs"
-    lesion_centres: float = 0.3
-    dense_centres: float = 0.0
+    lesion_centres: Share = 0.3
+    dense_centres: Share = 0.0
     augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
     optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
     loop: LoopConfig = field(default_factory=lambda: LoopConfig(batch=2))
@@ -334,7 +341,7 @@ class AblationConfig:
     """
 
     weights: LossWeights = field(default_factory=LossWeights)
-    workers: int = 2
+    workers: Count = 2
 
     def __post_init__(self) -> None:
         if min(dataclasses.astuple(self.weights)) <= 0:
@@ -375,8 +382,8 @@ class Config:
         export: See the class.
     """
 
-    seed: int = 0
-    threads: int = 0
+    seed: Count = 0
+    threads: Count = 0
     accelerator: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     mixed_precision: bool = True
     prepare: PrepareConfig = field(default_factory=PrepareConfig)
@@ -400,7 +407,7 @@ def load_config(path: Path | str | None, overrides: Sequence[str] = ()) -> Confi
         InputError: If the file cannot be read, or a key or value does not fit.
     """
     name = "the command line" if path is None else str(path)
-    values = {} if path is None else _read_yaml(Path(path))
+    values = {} if path is None else _settings(Path(path))
     for override in overrides:
         _apply_override(values, override)
     return build(Config, values, name)
@@ -420,73 +427,55 @@ def to_plain(value: Any) -> Any:
     return value
 
 
-def build(kind: type[T], values: Any, where: str) -> T:
-    """Build a dataclass from nested dictionaries.
+class _Loader(yaml.SafeLoader):
+    """YAML as people write it: 1e-3 is a number, and no key stands twice in a group."""
 
-    Args:
-        kind: The dataclass.
-        values: Its fields; those left out keep their defaults.
-        where: What to name in an error.
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"[-+]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)[eE][-+]?[0-9]+"),
+    list("-+.0123456789"),
+)
+
+
+def _group(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
+    keys = [loader.construct_object(key) for key, _ in node.value]
+    if twice := [key for n, key in enumerate(keys) if key in keys[:n]]:
+        message = f"the setting {twice[0]!r} stands in it twice"
+        raise yaml.constructor.ConstructorError(None, None, message, node.start_mark)
+    return loader.construct_mapping(node, deep=True)
+
+
+_Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _group)
+
+
+def read_yaml(path: Path) -> Any:
+    """Return the content of a YAML file, of whatever type; JSON is YAML, too.
 
     Raises:
-        InputError: If a key is unknown or a value has the wrong type.
+        InputError: If it cannot be read, is no YAML, or has a setting twice.
     """
-    if not isinstance(values, Mapping):
-        message = f"{where}: expected settings of the form 'key: value', got {values!r}"
-        raise InputError(message)
-    hints = typing.get_type_hints(kind)
-    known = [f.name for f in dataclasses.fields(kind)]  # type: ignore[arg-type]
-    for key in values:
-        if key not in known:
-            message = f"{where}: there is no setting {key!r} here; known: {', '.join(known)}"
-            raise InputError(message)
-    arguments = {
-        key: _convert(hints[key], value, f"{where}: {key}") for key, value in values.items()
-    }
     try:
-        return kind(**arguments)
-    except InputError as error:
-        message = f"{where}: {error}"
-        raise InputError(message) from error
-
-
-def _convert(hint: Any, value: Any, where: str) -> Any:
-    """Return ``value`` as what the annotation ``hint`` asks for."""
-    if dataclasses.is_dataclass(hint):
-        return build(hint, value, where)  # type: ignore[arg-type]
-    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if origin is Literal:
-        if value in arguments:
-            return value
-        message = f"{where} is one of {', '.join(map(str, arguments))}, not {value!r}"
-        raise InputError(message)
-    if origin is tuple and isinstance(value, list | tuple):
-        items = arguments[:1] * len(value) if arguments[-1] is Ellipsis else arguments
-        if len(items) == len(value):
-            return tuple(_convert(i, v, where) for i, v in zip(items, value, strict=True))
-    if hint is float and isinstance(value, int | float) and not isinstance(value, bool):
-        return float(value)
-    if hint is float and isinstance(value, str):
-        # YAML 1.1 takes 1e-3 for a word
-        try:
-            return float(value)
-        except ValueError:
-            pass
-    if hint in (int, bool, str) and type(value) is hint:
-        return value
-    message = f"{where} has the wrong type: {value!r}"
-    raise InputError(message)
-
-
-def _read_yaml(path: Path) -> dict[str, Any]:
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        return _parse_yaml(path.read_text(encoding="utf-8"), str(path))
     except OSError as error:
         message = f"cannot read the configuration {path}: {error.strerror}"
         raise InputError(message) from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        message = f"{path} is not a YAML file: {error}"
+    except UnicodeDecodeError as error:
+        message = f"{path} is not a YAML file: it is no UTF-8 text"
         raise InputError(message) from error
+
+
+def _parse_yaml(text: str, source: str) -> Any:
+    try:
+        return yaml.load(text, _Loader)  # noqa: S506
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        # dates and numbers that there are none of are ValueErrors
+        message = f"{source} is not YAML: {' '.join(str(error).split())}"
+        raise InputError(message) from error
+
+
+def _settings(path: Path) -> dict[str, Any]:
+    values = read_yaml(path)
     if values is None:
         return {}
     if not isinstance(values, dict):
@@ -506,4 +495,4 @@ def _apply_override(values: dict[str, Any], override: str) -> None:
         if not isinstance(values, dict):
             message = f"{key}: {parent!r} is not a group of settings"
             raise InputError(message)
-    values[last] = yaml.safe_load(text)
+    values[last] = _parse_yaml(text, f"the setting {override!r}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 import torch
@@ -10,6 +11,10 @@ from torch import Tensor
 
 from DRAMLesionLib.images.boxes import Slices, bounding_box
 from DRAMLesionLib.lobes import Lobe
+from DRAMLesionLib.typed import Between
+
+Scale = Annotated[float, Between(0.1, 10)]
+"""A chunk size, relative to ``ChunkConfig.size``."""
 
 
 @dataclass(frozen=True)
@@ -21,8 +26,8 @@ class ChunkConfig:
         size: Edge of the cube in voxels, a multiple of 8.
     """
 
-    spacing: float = 1.2
-    size: int = 80
+    spacing: Annotated[float, Between(0.1, 20)] = 1.2
+    size: Annotated[int, Between(8, 512, step=8)] = 80
 
 
 @dataclass(frozen=True)

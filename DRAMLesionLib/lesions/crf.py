@@ -19,13 +19,14 @@ import functools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from DRAMLesionLib.errors import InputError, MissingDependencyError
+from DRAMLesionLib.typed import Between
 
 MIN_PROBABILITY = 1e-5
 """A probability of zero would let nothing else speak; pydensecrf's helper clips at the same."""
@@ -54,12 +55,12 @@ class CRFConfig:
         InputError: A width is not positive, or a weight or the iterations are negative.
     """
 
-    spatial_sigma: float = 3.0
-    spatial_weight: float = 3.0
-    bilateral_sigma: float = 5.0
-    bilateral_intensity_sigma: float = 0.1
-    bilateral_weight: float = 10.0
-    iterations: int = 5
+    spatial_sigma: Annotated[float, Between(1e-3, 1e3)] = 3.0
+    spatial_weight: Annotated[float, Between(0, 1e6)] = 3.0
+    bilateral_sigma: Annotated[float, Between(1e-3, 1e3)] = 5.0
+    bilateral_intensity_sigma: Annotated[float, Between(1e-3, 1e3)] = 0.1
+    bilateral_weight: Annotated[float, Between(0, 1e6)] = 10.0
+    iterations: Annotated[int, Between(0, 1000)] = 5
 
     def __post_init__(self) -> None:
         widths = (self.spatial_sigma, self.bilateral_sigma, self.bilateral_intensity_sigma)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from concurrent.futures import as_completed
 from dataclasses import dataclass, field
+from typing import Annotated
 
 import numpy as np
 import SimpleITK as sitk
@@ -14,12 +15,13 @@ from torch import Tensor
 from DRAMLesionLib.devices import single_threaded_pool
 from DRAMLesionLib.images import geometry, intensity
 from DRAMLesionLib.lesions import chunks
-from DRAMLesionLib.lesions.chunks import ChunkConfig
+from DRAMLesionLib.lesions.chunks import ChunkConfig, Scale
 from DRAMLesionLib.lesions.crf import CRFConfig, DenseCRF
 from DRAMLesionLib.lesions.levels import steepen
 from DRAMLesionLib.lobes import Lobe
 from DRAMLesionLib.networks.regression import RegressionNetwork
 from DRAMLesionLib.networks.unet import STRIDE
+from DRAMLesionLib.typed import Between, Filled
 
 Progress = Callable[[float], None]
 
@@ -43,11 +45,11 @@ class DRAMConfig:
     """
 
     chunk: ChunkConfig = field(default_factory=ChunkConfig)
-    scales: tuple[float, ...] = (0.8, 1.0, 1.2, 1.5)
+    scales: Annotated[tuple[Scale, ...], Filled()] = (0.8, 1.0, 1.2, 1.5)
     crf: CRFConfig = field(default_factory=CRFConfig)
-    threshold: float = 0.5
-    gain: float = 12.0
-    least_level: float = 0.25
+    threshold: Annotated[float, Between(0, 1)] = 0.5
+    gain: Annotated[float, Between(0)] = 12.0
+    least_level: Annotated[float, Between(0, 1)] = 0.25
 
 
 @dataclass(frozen=True)

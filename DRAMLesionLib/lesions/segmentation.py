@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 import SimpleITK as sitk
@@ -14,6 +15,7 @@ from DRAMLesionLib.images import geometry, intensity
 from DRAMLesionLib.networks.local import LOCAL_HALO
 from DRAMLesionLib.networks.tiles import Slices, run_over_lungs
 from DRAMLesionLib.networks.unet import UNet3D
+from DRAMLesionLib.typed import Between
 
 Progress = Callable[[float], None]
 
@@ -41,12 +43,12 @@ class SegmentationConfig:
             Chosen on two slabs of 5 cm, one with COVID-19 and one without.
     """
 
-    spacing: float = 1.5
-    tile: int = 320
-    slab: int = 16
-    least_ml: float = 0.03
-    vessel_share: float = 0.6
-    cut_margin: float = 0.5
+    spacing: Annotated[float, Between(0.1, 20)] = 1.5
+    tile: Annotated[int, Between(8, step=8)] = 320
+    slab: Annotated[int, Between(1)] = 16
+    least_ml: Annotated[float, Between(0)] = 0.03
+    vessel_share: Annotated[float, Between(0, 1)] = 0.6
+    cut_margin: Annotated[float, Between(0, 1)] = 0.5
 
 
 @torch.no_grad()

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from DRAMLesionLib.networks.attention import LocalAttention
-from DRAMLesionLib.networks.unet import UNet3D
+from DRAMLesionLib.networks.unet import Prior, UNet3D, Width
 
 
 class RegressionOutput(NamedTuple):
@@ -34,7 +34,9 @@ class RegressionNetwork(nn.Module):
         prior: Lesion fraction that the untrained map starts with.
     """
 
-    def __init__(self, base_channels: int = 32, attention: bool = True, prior: float = 0.1) -> None:
+    def __init__(
+        self, base_channels: Width = 32, attention: bool = True, prior: Prior = 0.1
+    ) -> None:
         super().__init__()
         self.unet = UNet3D(base_channels=base_channels, prior=prior)
         features = 1 + sum(self.unet.low_level_channels)

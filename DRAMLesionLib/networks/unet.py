@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import math
-from typing import Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from DRAMLesionLib.typed import Between
+
 Padding = Literal["zero", "valid"]
+Width = Annotated[int, Between(1, 512)]
+"""Base channels of a network; the paper: 32."""
+Prior = Annotated[float, Between(1e-6, 1 - 1e-6)]
+"""The share of voxels that an untrained network starts with."""
 
 LEVELS = 3
 """Number of down-samplings."""
@@ -61,11 +67,11 @@ class UNet3D(nn.Module):
 
     def __init__(
         self,
-        in_channels: int = 1,
-        out_channels: int = 1,
-        base_channels: int = 32,
+        in_channels: Annotated[int, Between(1, 16)] = 1,
+        out_channels: Annotated[int, Between(1, 64)] = 1,
+        base_channels: Width = 32,
         padding: Padding = "zero",
-        prior: float = 0.1,
+        prior: Prior = 0.1,
     ) -> None:
         super().__init__()
         if padding not in ("zero", "valid"):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Annotated
 
 import numpy as np
 import SimpleITK as sitk
@@ -23,9 +24,17 @@ from DRAMLesionLib.images.geometry import array, image_like, same_grid
 from DRAMLesionLib.images.intensity import HU_MAX, HU_MIN, window
 from DRAMLesionLib.networks.tiles import vessel_probability
 from DRAMLesionLib.networks.unet import UNet3D
+from DRAMLesionLib.typed import Between
 from DRAMLesionLib.vessels.frangi import TRUNCATE, FrangiConfig, vesselness
 
-__all__ = ["FrangiConfig", "ReferenceConfig", "predict_vessels", "reference_vessels", "vesselness"]
+__all__ = [
+    "FrangiConfig",
+    "ReferenceConfig",
+    "VesselSettings",
+    "predict_vessels",
+    "reference_vessels",
+    "vesselness",
+]
 
 Progress = Callable[[float], None]
 
@@ -50,6 +59,19 @@ class ReferenceConfig:
     background_mm: float = 15.0
     blob_mm: float = 8.0
     min_volume_ml: float = 0.02
+
+
+@dataclass(frozen=True)
+class VesselSettings:
+    """What the card of a vessel network says of its use.
+
+    Attributes:
+        spacing: Isotropic voxel size in mm.
+        threshold: Vessel is where the probability lies above it.
+    """
+
+    spacing: Annotated[float, Between(0.1, 20)]
+    threshold: Annotated[float, Between(0, 1)]
 
 
 def reference_vessels(

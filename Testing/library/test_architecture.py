@@ -24,7 +24,7 @@ ROOMS = {
         ("reading",),
         ("images", "writing"),
         ("integrity",),
-        ("paths", "devices"),
+        ("paths", "devices", "tables", "typed"),
         ("errors", "version", "memory"),
     ),
     TRAINING: (

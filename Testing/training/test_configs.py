@@ -1,10 +1,13 @@
 """The shipped configurations are read, and paper.yaml has the figures of the paper."""
 
+import json
 from pathlib import Path
 
 import pytest
 
-from Training.config import Config, dump_config, load_config
+from DRAMLesionLib.errors import InputError
+from Testing.library.mutation import damaged, mutated, seeded
+from Training.config import Config, dump_config, load_config, to_plain
 
 CONFIGS = Path(__file__).resolve().parents[2] / "Training" / "configs"
 
@@ -47,3 +50,63 @@ def test_paper_has_the_figures_of_the_paper():
     assert (crf.bilateral_sigma, crf.bilateral_intensity_sigma) == (5.0, 0.1)
     assert crf.bilateral_weight == 10.0
     assert config.ablation == Config().ablation
+
+
+def _written(tmp_path, text):
+    path = tmp_path / "config.yaml"
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return path
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("seed: [1", "is not YAML: while parsing"),
+        (b"seed: \xff", "it is no UTF-8 text"),
+        ("seed: 1\nseed: 2", "the setting 'seed' stands in it twice"),
+        ("regression: {beta: 0.1, beta: 0.2}", "the setting 'beta' stands in it twice"),
+        ("seed: 1\x00", "is not YAML"),
+        ("export: {date: 2026-99-99}", "is not YAML"),
+        ("- 1", "expected settings of the form 'key: value'"),
+        ("regression: 3", "regression: fields of the form 'name: value' are wanted, not 3"),
+        ("regression: {beta: 2}", "regression.beta is 2; wanted: a number, at least 0 and at mos"),
+        ("regression: {beta: .nan}", "regression.beta is nan; wanted"),
+        ("regression: {beta: '0.5'}", "regression.beta is '0.5'; wanted"),
+        ("regression: {scales: []}", "regression.scales is a list of 0; wanted"),
+        ("regression: {chunk: {size: 60}}", "chunk.size is 60; wanted: a whole number, at least 8"),
+        ("segmentation: {loop: {batch: 0}}", "loop.batch is 0; wanted: a whole number, at least 1"),
+        ("accelerator: tpu", "accelerator is 'tpu'; wanted: one of auto, cpu, cuda, mps"),
+        ("colour: red", "there is no field 'colour' here; known: seed, threads"),
+    ],
+)
+def test_settings_that_do_not_fit_name_file_and_field(text, says, tmp_path):
+    path = _written(tmp_path, text)
+    with pytest.raises(InputError, match=says) as refused:
+        load_config(path)
+    assert str(path) in str(refused.value)
+
+
+def test_numbers_are_read_as_people_write_them(tmp_path):
+    text = "regression: {optimiser: {learning_rate: 1e-3, weight_decay: 2E-4, clip: 1}}"
+    optimiser = load_config(_written(tmp_path, text)).regression.optimiser
+    assert (optimiser.learning_rate, optimiser.weight_decay, optimiser.clip) == (1e-3, 2e-4, 1.0)
+    changed = load_config(None, ["regression.optimiser.learning_rate=5e-4"])
+    assert changed.regression.optimiser.learning_rate == 5e-4
+    with pytest.raises(InputError, match=r"the setting 'seed=\[1' is not YAML"):
+        load_config(None, ["seed=[1"])
+
+
+def test_any_damaged_configuration_is_read_or_refused(tmp_path):
+    random, original = seeded(0), to_plain(load_config(CONFIGS / "default.yaml"))
+    text = (CONFIGS / "tiny.yaml").read_bytes()
+    refused = 0
+    for n in range(300):
+        content = json.dumps(mutated(original, random)) if n % 2 else damaged(text, random)
+        try:
+            config = load_config(_written(tmp_path, content))
+        except InputError:
+            refused += 1
+        else:
+            assert isinstance(config, Config)
+            assert 0 <= config.regression.threshold <= 1
+    assert refused > 100

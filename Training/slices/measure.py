@@ -24,7 +24,7 @@ from skimage.transform import resize
 
 from DRAMLesionLib import weights
 from DRAMLesionLib.errors import InputError
-from DRAMLesionLib.lesions.segmentation import LESION, lesion_margin
+from DRAMLesionLib.lesions.segmentation import LESION, SegmentationConfig, lesion_margin
 from DRAMLesionLib.networks.unet import UNet3D
 from DRAMLesionLib.writing import whole_folder, write_text
 from Training import metrics
@@ -132,7 +132,8 @@ def network_finder(
         WeightsError: If the weights cannot be used.
     """
     module, card = weights.load_network(folder, "segmentation")
-    network, spacing = cast(UNet3D, module), float(card.config["spacing"])
+    network = cast(UNet3D, module)
+    spacing = weights.settings(folder, card, SegmentationConfig, ("spacing",)).spacing
 
     def find(grey: np.ndarray) -> Found:
         try:

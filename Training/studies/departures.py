@@ -23,8 +23,9 @@ from statistics import median
 from typing import Any, Literal
 
 from DRAMLesionLib.errors import InputError
+from DRAMLesionLib.typed import build
 from DRAMLesionLib.writing import write_text
-from Training.config import Config, LoopConfig, build, dump_config, load_config, to_plain
+from Training.config import Config, LoopConfig, dump_config, load_config, to_plain
 from Training.dataset.cache import CachedCase, read_cache
 from Training.learning.engine import Experiment, logged, make_fabric, train
 from Training.learning.results import csv_table, plain
