@@ -138,8 +138,17 @@ def lobe_from_name(name: str) -> Lobe | None:
 
 def lobe_from_entry(entry: str) -> Lobe | None:
     """Recognise a lobe by a terminology entry as Slicer serialises it, with or without its tag."""
+    _, kind, modifier = entry_codes(entry)
+    return _BY_CODE.get((kind, modifier or None))
+
+
+def entry_codes(entry: str) -> tuple[str, str, str]:
+    """Return the codes of category, type and modifier in a terminology entry; empty where none is.
+
+    Args:
+        entry: As Slicer serialises it, with or without its tag, and with others around it.
+    """
     fields = entry.split(f"{TERMINOLOGY_TAG}:")[-1].split("|")[0].split("~")
     values = [field.split("^")[1] for field in fields if field.count("^") == 2]
-    if len(values) < 3:
-        return None
-    return _BY_CODE.get((values[1], values[2] or None))
+    category, kind, modifier = values[:3] if len(values) >= 3 else ("", "", "")
+    return category, kind, modifier

@@ -18,6 +18,7 @@ import SimpleITK as sitk
 
 from DRAMLesionLib.errors import InputError
 from DRAMLesionLib.lobes import Lobe
+from DRAMLesionLib.tables import read_table
 from DRAMLesionLib.writing import write_image, write_text
 
 SCORES = "scores.csv"
@@ -144,25 +145,23 @@ def _read(path: Path) -> dict[str, dict[str, str]]:
     """Return the rows of a table of scores by case.
 
     Raises:
-        InputError: If the file is no such table.
+        InputError: If the file is no such table, or a row of it could be read in two ways: it is
+            about to be written anew.
     """
     if not path.is_file():
         return {}
-    try:
-        reader = csv.DictReader(io.StringIO(path.read_text(encoding="utf-8-sig")))
-        names = [name.strip() for name in reader.fieldnames or []]
-        rows = list(reader) if set(COLUMNS) <= set(names) else None
-    except (UnicodeDecodeError, csv.Error):
-        rows = None
-    if rows is None:
-        message = f"{path} is no table with the columns {', '.join(COLUMNS)}: choose another folder"
-        raise InputError(message)
-    return {
-        (row["case"] or "").strip(): {
-            (key or "").strip(): (value or "").strip() for key, value in row.items() if key
-        }
-        for row in rows
-    }
+    content = read_table(path, COLUMNS)
+    table: dict[str, dict[str, str]] = {}
+    for row in content.rows:
+        name = content.cell(row, "case")
+        reason = content.misfit(row)
+        if name in table:
+            reason = f"line {row.line} has the case {name!r}, which has a row already"
+        if reason:
+            message = f"{path}: {reason}; correct the table first, or choose another folder"
+            raise InputError(message)
+        table[name] = {column: content.cell(row, column) for column in content.names if column}
+    return table
 
 
 def _csv(table: Mapping[str, Mapping[str, str]]) -> str:

@@ -191,6 +191,41 @@ def test_other_cases_and_columns_of_the_table_stay(case, tmp_path):
     assert not training_set.has_case(tmp_path, "older")
 
 
+@pytest.mark.parametrize(
+    ("table", "says"),
+    [
+        ("old,1,2,3,4,5,6\n", "line 2 has 7 cells, but the first line has 6"),
+        ("old,1,2,3,4,5\nold,0,0,0,0,0\n", "line 3 has the case 'old', which has a row already"),
+    ],
+)
+def test_a_table_that_can_be_read_in_two_ways_is_not_written_anew(table, says, case, tmp_path):
+    from DRAMLesionLib.mrml import training_set
+
+    text = "case,LUL,LLL,RUL,RML,RLL\n" + table
+    (tmp_path / "scores.csv").write_text(text)
+    with pytest.raises(InputError, match=says):
+        training_set.add_case(tmp_path, "new", *case)
+    assert (tmp_path / "scores.csv").read_text() == text
+
+
+def test_segments_of_the_module_are_pseudo_labels_for_the_training(tmp_path):
+    from DRAMLesionLib.mrml import segments
+    from Training.dataset.labels import read_pseudolabel
+
+    wanted = {"lesion": 2, "vessel": 1, "lungs": 0, "mixed": 2, "vessels": 1, "lobe_RML": 0}
+    specs = (*segments.PSEUDOLABEL_SEGMENTS, segments.LUNGS_SEGMENT)
+    specs += segments.LESION_SEGMENTS + segments.LOBE_SEGMENTS
+    for spec in specs:
+        image = sitk.Image(2, 2, 2, sitk.sitkUInt8) + 1
+        for key, value in (("LabelValue", "1"), ("Name", spec.name)):
+            image.SetMetaData(f"Segment0_{key}", value)
+        image.SetMetaData("Segment0_Tags", f"TerminologyEntry:{spec.term.entry()}|")
+        sitk.WriteImage(image, str(tmp_path / "a.seg.nrrd"))
+        value = read_pseudolabel(tmp_path / "a.seg.nrrd")[0, 0, 0]
+        default = 0 if spec.id.startswith("lobe") else 2
+        assert value == wanted.get(spec.id, default), spec.id
+
+
 def test_a_case_is_written_whole_or_not_at_all(case, tmp_path, monkeypatch):
     from DRAMLesionLib.mrml import training_set
 

@@ -29,7 +29,7 @@ from DRAMLesionLib.errors import InputError
 from DRAMLesionLib.lesions.chunks import Slices
 from DRAMLesionLib.lobes import Lobe
 from DRAMLesionLib.writing import write_text
-from Training.dataset.folder import Scores
+from Training.dataset.scores import Scores
 
 INDEX, META = "index.json", "meta.json"
 VESSELS, VESSELS_BY_NETWORK = "regression/vessels", "regression/vessels_network"

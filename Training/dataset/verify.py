@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-import numpy as np
 import SimpleITK as sitk
 
-from DRAMLesionLib.errors import DRAMLesionError, InputError
-from DRAMLesionLib.images import geometry
+from DRAMLesionLib.errors import DRAMLesionError
 from DRAMLesionLib.lobes import Lobe, fit
+from DRAMLesionLib.lobes.masks import read_lobes
 from DRAMLesionLib.lobes.schemes import to_lobes
 from DRAMLesionLib.reading import checks, files
-from Training.dataset.cache import LESION, VESSEL
-from Training.dataset.folder import Case, Problem
+from Training.dataset.cache import LESION
+from Training.dataset.folder import Case
+from Training.dataset.labels import label_on, read_pseudolabel
+from Training.dataset.scores import Problem
 
 
 @dataclass(frozen=True)
@@ -65,40 +66,12 @@ def load_case(case: Case, lobe_scheme: str = "auto") -> tuple[LoadedCase | None,
     return LoadedCase(ct, lobes, case.lobes is None, problems), problems
 
 
-def label_on(label: sitk.Image, grid: sitk.Image, name: str) -> np.ndarray:
-    """Bring a pseudo-label by a person to a grid of its scan.
-
-    Args:
-        label: 0 background, 1 vessel, 2 lesion.
-        grid: Covers the scan.
-        name: What to call the label in an error.
-
-    Returns:
-        (k, j, i) uint8.
-
-    Raises:
-        InputError: If the label holds another value or lies elsewhere.
-    """
-    values = np.unique(sitk.GetArrayViewFromImage(label))
-    if strange := [int(value) for value in values if value not in (0, VESSEL, LESION)]:
-        message = (
-            f"{name} has the values {', '.join(map(str, strange))}; a pseudo-label has 0 for "
-            f"background, {VESSEL} for vessel and {LESION} for lesion"
-        )
-        raise InputError(message)
-    result = geometry.array(geometry.resample(label, grid, "nearest")).astype(np.uint8)
-    if values.any() and not result.any():
-        message = f"{name} lies outside of the CT: was it saved from another scan?"
-        raise InputError(message)
-    return result
-
-
 def _label_problems(case: Case, ct: sitk.Image) -> list[Problem]:
     """Check the pseudo-label that lies in the data set, if there is one."""
     if case.label is None:
         return []
     name = f"the pseudo-label {case.label.name}"
-    label = label_on(files.read_labels(case.label), ct, name)
+    label = label_on(read_pseudolabel(case.label), ct, name)
     if any(case.scores.values()) and not (label == LESION).any():
         message = f"{name} has no lesion ({LESION}), but the lobes have scores above 0"
         return [Problem(case.name, message, fatal=False)]
@@ -107,9 +80,9 @@ def _label_problems(case: Case, ct: sitk.Image) -> list[Problem]:
 
 def _lobes(case: Case, ct: sitk.Image, scheme: str) -> tuple[sitk.Image, list]:
     if case.lobes is not None:
-        given = files.read_labels(case.lobes)
+        given, names = read_lobes(case.lobes)
         name = f"the lobe mask of {case.name}"
-        lobes, _, warnings = fit.fit_lobes(to_lobes(given, scheme, name=name), ct, name)
+        lobes, _, warnings = fit.fit_lobes(to_lobes(given, scheme, names, name), ct, name)
         return lobes, list(warnings)
     # imported late: data sets that bring their lobes do without the estimate
     from DRAMLesionLib.lobes.providers import provide_lobes

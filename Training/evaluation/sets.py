@@ -24,7 +24,8 @@ from DRAMLesionLib.lobes import Lobe
 from DRAMLesionLib.reading import files
 from DRAMLesionLib.version import __version__
 from DRAMLesionLib.writing import write_text
-from Training.dataset.folder import LOBES, SCANS, SCORES, TRUTH, case_name, read_scores
+from Training.dataset.folder import LOBES, SCANS, SCORES, TRUTH, case_name
+from Training.dataset.scores import read_scores
 from Training.learning.workers import in_workers
 from Training.stages.phantoms import make_phantoms
 from Training.synthesis.make import make_synthetic

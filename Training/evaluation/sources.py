@@ -12,7 +12,8 @@ from DRAMLesionLib.errors import InputError
 from DRAMLesionLib.images import geometry
 from DRAMLesionLib.lobes import Lobe
 from DRAMLesionLib.reading import files
-from Training.dataset.folder import LOBES, SCANS, SCORES, TRUTH, case_name, read_scores
+from Training.dataset.folder import LOBES, SCANS, SCORES, TRUTH, case_name
+from Training.dataset.scores import read_scores
 
 
 @dataclass(frozen=True)

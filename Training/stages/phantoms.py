@@ -13,7 +13,8 @@ from DRAMLesionLib import writing
 from DRAMLesionLib.errors import InputError
 from DRAMLesionLib.lobes import Lobe
 from DRAMLesionLib.phantom import make_phantom
-from Training.dataset.folder import LOBES, SCANS, SCORES, TRUTH, Scores, read_scores, write_scores
+from Training.dataset.folder import LOBES, SCANS, SCORES, TRUTH
+from Training.dataset.scores import Scores, read_scores, write_scores
 from Training.learning.workers import in_workers
 
 Report = Callable[[str], None]

@@ -21,7 +21,8 @@ from DRAMLesionLib.vessels.masks import reference_vessels
 from DRAMLesionLib.writing import write_text
 from Training.config import Config
 from Training.dataset.cache import META, CachedCase, write_index
-from Training.dataset.folder import Case, Problem, find_cases
+from Training.dataset.folder import Case, find_cases
+from Training.dataset.scores import Problem
 from Training.dataset.verify import LoadedCase, load_case
 from Training.learning.workers import in_workers
 

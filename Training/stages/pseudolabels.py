@@ -33,11 +33,10 @@ from DRAMLesionLib.lesions.severity import score_to_interval
 from DRAMLesionLib.lobes import Lobe
 from DRAMLesionLib.networks.regression import RegressionNetwork
 from DRAMLesionLib.networks.unet import UNet3D
-from DRAMLesionLib.reading import files
 from DRAMLesionLib.writing import write_text
 from Training.config import Config
 from Training.dataset.cache import BACKGROUND, LESION, VESSEL, CachedCase
-from Training.dataset.verify import label_on
+from Training.dataset.labels import label_on, read_pseudolabel
 from Training.learning.engine import CHECKPOINT, read_checkpoint
 from Training.learning.workers import in_workers
 from Training.stages.prepare import grid_image
@@ -282,7 +281,7 @@ def _most_likely(
 def _by_hand(path: Path, case: CachedCase) -> np.ndarray:
     """Read a label that a person made, onto the grid of the final network."""
     return label_on(
-        files.read_labels(path), grid_image(case.meta["grids"]["segmentation"]), str(path)
+        read_pseudolabel(path), grid_image(case.meta["grids"]["segmentation"]), str(path)
     )
 
 

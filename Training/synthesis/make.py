@@ -25,16 +25,8 @@ from DRAMLesionLib.lobes.estimate import estimate_lobes
 from DRAMLesionLib.phantom import draw_scores, insert_lesions
 from DRAMLesionLib.reading import checks, files
 from DRAMLesionLib.vessels.masks import reference_vessels
-from Training.dataset.folder import (
-    LOBES,
-    SCANS,
-    SCORES,
-    TRUTH,
-    Scores,
-    case_name,
-    read_scores,
-    write_scores,
-)
+from Training.dataset.folder import LOBES, SCANS, SCORES, TRUTH, case_name
+from Training.dataset.scores import Scores, read_scores, write_scores
 from Training.learning.workers import in_workers
 
 Report = Callable[[str], None]

@@ -12,8 +12,8 @@ from DRAMLesionLib.lesions.chunks import ChunkConfig
 from DRAMLesionLib.lobes import Lobe
 from Training.config import AugmentationConfig, RegressionConfig, SegmentationTrainingConfig
 from Training.dataset.cache import BACKGROUND, LESION, VESSEL, CachedCase
-from Training.dataset.folder import read_scores
 from Training.dataset.sampling import LobeChunks, ScanPatches
+from Training.dataset.scores import read_scores
 from Training.dataset.verify import label_on
 from Training.learning.losses import bootstrapping_loss
 from Training.stages.pseudolabels import _most_likely, _vessels_in_lesions
