@@ -11,7 +11,16 @@ from dataclasses import dataclass
 
 
 class DRAMLesionError(Exception):
-    """Base of all errors that the library raises on purpose."""
+    """Base of all errors that the library raises on purpose.
+
+    Attributes:
+        stored: The message for tables and logs that are kept and passed on: without names of DICOM
+            files, descriptions and identifiers, which may name a person.
+    """
+
+    def __init__(self, message: str = "", stored: str | None = None):
+        super().__init__(message)
+        self.stored = message if stored is None else stored
 
 
 class InputError(DRAMLesionError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import unicodedata
 from pathlib import Path
@@ -43,7 +44,10 @@ def existing(path: Path | str) -> Path:
     try:
         exists = path.exists()
         readable = exists and os.access(path, os.R_OK)
-    except OSError:
+    except OSError as error:
+        if error.errno in (errno.ENAMETOOLONG, errno.ELOOP):
+            message = f"{path} cannot be opened ({error.strerror}): give a shorter, direct path"
+            raise InputError(message) from error
         exists, readable = True, False
     if not exists:
         message = f"{path} does not exist: check the path"

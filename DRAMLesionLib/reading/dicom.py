@@ -15,15 +15,27 @@ import numpy as np
 import SimpleITK as sitk
 
 from DRAMLesionLib.errors import InputError, ScanWarning
-from DRAMLesionLib.reading.dicom_stack import CT_IMAGE, Slice, quiet, read_stack
+from DRAMLesionLib.paths import readable_name
+from DRAMLesionLib.reading.dicom_header import (
+    DamagedImageError,
+    Slice,
+    read_header,
+    refusal,
+    regular,
+    shown,
+)
+from DRAMLesionLib.reading.dicom_stack import read_stack
 
 MAX_FILES = 20_000
 MIN_SERIES_MM = 15.0
 """A stack lower than this beside a higher one is a test or monitoring series, not the scan."""
 
-_PIXEL_DATA = b"\xe0\x7f\x10\x00"
-_SEQUENCE_END = b"\xfe\xff\xdd\xe0"
-_OTHER_SYNTAXES = (b"1.2.840.10008.1.2.2", b"1.2.840.10008.1.2.1.99")
+SAME_SPACING = 5e-4
+"""Share of the pixel spacing by which images of one stack may differ: a quarter of a pixel over
+the width of a slice. Other rounding differs by much less, another reconstruction by more."""
+
+_SAME_COSINE = 0.01
+_PLACELESS = "images without a position"
 
 
 @dataclass(frozen=True)
@@ -48,19 +60,6 @@ class DicomSeries:
     left_out: str
     slices: tuple[Slice, ...] = field(repr=False, default=())
     dropped: tuple[Slice, ...] = field(repr=False, default=())
-
-
-_TAGS = {
-    "series": "0020|000e",
-    "description": "0008|103e",
-    "modality": "0008|0060",
-    "image_type": "0008|0008",
-    "sop_class": "0008|0016",
-    "sop": "0008|0018",
-    "acquisition": "0020|0012",
-    "position": "0020|0032",
-    "orientation": "0020|0037",
-}
 
 
 def list_series(folder: Path | str) -> list[DicomSeries]:
@@ -97,27 +96,38 @@ def read_series(folder: Path, series_uid: str | None) -> tuple[sitk.Image, list[
             "noise and sharpness may differ from what the method knows."
         )
         warnings.append(ScanWarning("derived-series", text))
+    _refuse_unusable(chosen, folder)
     slices = _one_shape(chosen, folder)
-    if len(slices) < len(chosen.slices) + len(chosen.dropped):
-        number = len(chosen.slices) + len(chosen.dropped) - len(slices)
-        text = f"{number} image(s) of the CT series, such as a localiser, are not part of the scan."
+    kept = {s.path for s in slices}
+    spared = [s for s in (*chosen.slices, *chosen.dropped) if s.path not in kept]
+    if spared:
+        text = (
+            f"{len(spared)} image(s) of the CT series, such as a localiser, are not part of the "
+            "scan."
+        )
         warnings.append(ScanWarning("images-left-out", text))
-    image, found = read_stack(slices, folder)
+    image, found = read_stack(slices, folder, spared)
     return image, warnings + found
 
 
-def _files(folder: Path) -> list[Path]:
+def _files(folder: Path, seen: frozenset[Path] = frozenset()) -> list[Path]:
+    """Return the regular files of a folder and its subfolders, links to folders followed once."""
     try:
         found = []
         for path in sorted(folder.iterdir()):
             if path.name.startswith(".") or path.name.upper() == "DICOMDIR":
                 continue
-            found += _files(path) if path.is_dir() and not path.is_symlink() else [path]
+            if path.is_dir():
+                real = path.resolve()
+                found += [] if real in seen else _files(path, seen | {folder.resolve(), real})
+            elif path.exists() and regular(path):
+                found.append(path)
             if len(found) > MAX_FILES:
                 message = f"{folder} holds more than {MAX_FILES} files: give the folder of one scan"
                 raise InputError(message)
     except OSError as error:
-        message = f"{folder} cannot be read ({error.strerror}): check that you may read it"
+        reason = error.strerror or "unknown reason"
+        message = f"{shown(str(folder))} cannot be read ({reason}): check that you may read it"
         raise InputError(message) from error
     return found
 
@@ -125,14 +135,19 @@ def _files(folder: Path) -> list[Path]:
 def _scan(folder: Path) -> tuple[list[DicomSeries], list[Path]]:
     """Return the series of a folder and the CT images in it that are damaged."""
     paths = _files(folder)
-    slices, damaged = [], []
-    with quiet():
-        for path in paths:
-            found = _read_header(path)
-            if found is not None:
-                slices.append(found)
-            elif _says_ct(path):
-                damaged.append(path)
+    slices, damaged, closed = [], [], []
+    for path in paths:
+        try:
+            found = read_header(path)
+        except DamagedImageError:
+            damaged.append(path)
+        except OSError:
+            closed.append(path)
+        else:
+            slices += [found] if found is not None else []
+    if closed:
+        what = f"{len(closed)} of {len(paths)} files cannot be read"
+        raise refusal(folder, what, "check that you may read them", closed)
     if not slices:
         raise InputError(_nothing(folder, paths, damaged))
     uids = dict.fromkeys(s.tags["series"] for s in slices)
@@ -146,60 +161,12 @@ def _nothing(folder: Path, paths: list[Path], damaged: list[Path]) -> str:
             f"{folder}: none of the {len(damaged)} DICOM images can be read, they are cut short, "
             "damaged or compressed in an unusual way; copy or export the series again"
         )
-    volumes = [p.name for p in paths if p.name.lower().endswith((".nii", ".nii.gz", ".nrrd"))]
+    volumes = [
+        shown(p.name) for p in paths if p.name.lower().endswith((".nii", ".nii.gz", ".nrrd"))
+    ]
     if volumes:
         return f"{folder} holds no DICOM image, but {volumes[0]}: give the path of that file"
     return f"{folder} holds no DICOM image ({len(paths)} files looked at): give another folder"
-
-
-def _read_header(path: Path) -> Slice | None:
-    reader = sitk.ImageFileReader()
-    reader.SetImageIO("GDCMImageIO")
-    reader.SetFileName(str(path))
-    try:
-        reader.ReadImageInformation()
-        tags = {
-            name: reader.GetMetaData(tag).strip(" \0") if reader.HasMetaDataKey(tag) else ""
-            for name, tag in _TAGS.items()
-        }
-    except (RuntimeError, UnicodeDecodeError):
-        return None
-    tags["description"] = tags["description"].encode("utf-8", "replace").decode("utf-8")
-    columns, rows, frames = (*reader.GetSize(), 1)[:3]
-    x, y = reader.GetSpacing()[:2]
-    if _is_cut_short(path.read_bytes(), columns * rows):
-        return None
-    return Slice(path, tags, (columns, rows, frames), (x, y))
-
-
-def _is_cut_short(content: bytes, pixels: int) -> bool:
-    """Tell whether the voxels of a DICOM file end early, which not every GDCM notices.
-
-    Args:
-        content: The whole file.
-        pixels: How many pixels it should have; tells the image from its thumbnail.
-    """
-    at = content.find(_PIXEL_DATA)
-    while at >= 0:
-        start = at + (12 if content[at + 4 : at + 6] in (b"OW", b"OB") else 8)
-        length = int.from_bytes(content[start - 4 : start], "little")
-        if length == 0xFFFFFFFF:
-            return content.rfind(_SEQUENCE_END) < start
-        if length >= pixels:
-            return len(content) < start + length
-        at = content.find(_PIXEL_DATA, at + 4)
-    # big-endian and deflated files cannot be searched like this
-    return not any(syntax + b"\0" in content[:1024] for syntax in _OTHER_SYNTAXES)
-
-
-def _says_ct(path: Path) -> bool:
-    """Tell whether the first bytes of a file that GDCM refuses promise a CT image."""
-    try:
-        with path.open("rb") as file:
-            start = file.read(1024)
-    except OSError:
-        return False
-    return start[128:132] == b"DICM" and CT_IMAGE.encode() + b"\0" in start
 
 
 def _series(uid: str, slices: list[Slice]) -> DicomSeries:
@@ -222,28 +189,38 @@ def _height(slices: Sequence[Slice]) -> float:
 
 
 def _choose(series: list[DicomSeries], uid: str | None, folder: Path) -> DicomSeries:
-    never = ("localiser", "multi-frame", "projections or pictures", "no CT images")
+    """Return the one series to read; what could be chosen instead is told, but not stored."""
     if uid is not None:
-        matching = [s for s in series if s.uid == uid]
-        if not matching:
-            message = f"{folder} has no DICOM series {uid}; it has {_listed(series)}"
-            raise InputError(message)
-        choice = matching
+        choice = [s for s in series if s.uid == uid]
+        if not choice:
+            start = f"{folder} has no DICOM series {shown(uid)}"
+            message = f"{start}; it has {_listed(series)}"
+            raise InputError(message, stored=start)
     else:
         choice = [s for s in series if not s.left_out]
         for second in ("derived", "too few slices"):
             choice = choice or [s for s in series if s.left_out == second]
     if len(choice) > 1:
-        message = (
+        stored = (
             f"{folder} holds {len(choice)} usable CT series: choose one with --series UID or "
-            f"series_uid=: {_listed(choice)}"
+            "series_uid="
         )
-        raise InputError(message)
-    if not choice or choice[0].left_out in never or choice[0].left_out.startswith("modality"):
-        message = f"{folder} holds no usable CT series, only {_listed(choice or series)}"
-        if any(s.left_out == "multi-frame" for s in choice or series):
-            message += "; convert a multi-frame file to NIfTI first"
-        raise InputError(message)
+        message = f"{stored}: {_listed(choice)}"
+        raise InputError(message, stored=stored)
+    if not choice or choice[0].left_out not in ("", "derived", "too few slices"):
+        kinds = {s.left_out for s in choice or series}
+        hint = ""
+        if "multi-frame" in kinds:
+            hint = "; convert a multi-frame file to NIfTI first"
+        elif _PLACELESS in kinds:
+            hint = (
+                "; without positions (ImagePositionPatient, ImageOrientationPatient) slices cannot "
+                "be put in order: export the series again from the scanner or archive"
+            )
+        start = f"{folder} holds no usable CT series"
+        stored = f"{start}, only {', '.join(sorted(kinds))}{hint}"
+        message = f"{start}, only {_listed(choice or series)}{hint}"
+        raise InputError(message, stored=stored)
     return choice[0]
 
 
@@ -266,27 +243,74 @@ def _refuse_damaged(
     for path in damaged:
         content = path.read_bytes()
         if chosen.uid.encode() in content or not any(uid in content for uid in others):
-            bad.append(path.name)
+            bad.append(path)
     if bad:
-        message = (
-            f"{folder}: {len(bad)} DICOM image(s) are cut short or damaged ({', '.join(bad[:3])}"
-            f"{' …' if len(bad) > 3 else ''}); copy or export the series again"
+        what = f"{len(bad)} DICOM image(s) are cut short or damaged"
+        raise refusal(folder, what, "copy or export the series again", bad)
+
+
+def _refuse_unusable(series: DicomSeries, folder: Path) -> None:
+    """Refuse a stack with images that lack what a volume needs, rather than to read around them.
+
+    Raises:
+        InputError: If a slice has no position, no pixel spacing, or an unreadable name.
+    """
+    sizes = {s.size for s in series.slices}
+    lost = [s.path for s in series.dropped if s.kind == _PLACELESS and s.size in sizes]
+    if lost:
+        what = f"{len(lost)} image(s) of the CT series do not say where they lie"
+        remedy = "export the series again, or remove them if they are no slices of the scan"
+        raise refusal(folder, what, remedy, lost)
+    blind = [s for s in series.slices if s.spacing is None]
+    if blind:
+        value = blind[0].tags["pixel_spacing"][:30]
+        state = f"'{value}' is none" if value else "it is missing"
+        what = (
+            f"{len(blind)} of {len(series.slices)} images have no usable pixel spacing ({state}), "
+            "so that nothing can be measured"
         )
-        raise InputError(message)
+        remedy = "export the series again from the scanner or archive"
+        raise refusal(folder, what, remedy, [s.path for s in blind])
+    unnamed = [s.path for s in series.slices if not _is_text(s.path)]
+    if unnamed:
+        what = f"{len(unnamed)} image(s) have a name or a folder that is no UTF-8 text"
+        raise refusal(folder, what, "rename them", unnamed)
+
+
+def _is_text(path: Path) -> bool:
+    """Tell whether a path is UTF-8: the readers in C++ end the process on another one."""
+    try:
+        readable_name(path)
+    except InputError:
+        return False
+    return True
 
 
 def _one_shape(series: DicomSeries, folder: Path) -> list[Slice]:
     """Return the slices that share size and orientation, if the few others can be spared."""
-    groups: dict[tuple[object, ...], list[Slice]] = {}
+    groups: list[list[Slice]] = []
     for one in series.slices:
-        directions = np.round(np.asarray(one.orientation), 2) + 0.0
-        groups.setdefault((one.size, *np.round(one.spacing, 4), *directions), []).append(one)
-    largest = max(groups.values(), key=len)
+        group = next((g for g in groups if _alike(one, g[0])), None)
+        if group is None:
+            groups.append([one])
+        else:
+            group.append(one)
+    largest = max(groups, key=len)
     others = len(series.slices) - len(largest)
     if others > max(1, 0.05 * len(series.slices)):
-        message = (
-            f"{folder}: the series {series.uid} mixes images of different size, spacing or "
-            f"orientation ({len(groups)} kinds); keep the images of one stack in the folder"
+        start = f"{folder}: the series"
+        end = (
+            f"mixes images of different size, spacing or orientation ({len(groups)} kinds); keep "
+            "the images of one stack in the folder"
         )
-        raise InputError(message)
+        message = f"{start} {series.uid} {end}"
+        raise InputError(message, stored=f"{start} {end}")
     return largest
+
+
+def _alike(a: Slice, b: Slice) -> bool:
+    if a.size != b.size:
+        return False
+    spacing = np.abs(np.divide(a.spacing, b.spacing) - 1).max()  # type: ignore[arg-type]
+    turned = np.abs(np.subtract(a.orientation, b.orientation)).max()  # type: ignore[arg-type]
+    return bool(spacing < SAME_SPACING and turned < _SAME_COSINE)

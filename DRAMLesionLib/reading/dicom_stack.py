@@ -8,10 +8,12 @@ they are shifted to a rectangular grid.
 
 from __future__ import annotations
 
-import contextlib
+import hashlib
 import math
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -19,63 +21,38 @@ import SimpleITK as sitk
 
 from DRAMLesionLib.errors import InputError, ScanWarning
 from DRAMLesionLib.images.geometry import AIR_HU, IDENTITY
+from DRAMLesionLib.reading.dicom_header import Slice, shown
+from DRAMLesionLib.reading.dicom_values import check_equal_values, check_rescale, read_plane
 
 MAX_TILT_DEGREES = 35.0
 MIN_TILT_MM = 1.0
 """A shift over the whole stack smaller than this is how positions are rounded, not a tilt."""
 
-CT_IMAGE = "1.2.840.10008.5.1.4.1.1.2"
-ENHANCED_CT = "1.2.840.10008.5.1.4.1.1.2.1"
-_LOCALISER = {"LOCALIZER", "SCOUT", "TOPOGRAM"}
-_PROJECTED = {"MIP", "MINIP", "PROJECTION IMAGE", "SCREEN SAVE", "VOLUME RENDERING", "VRT", "DOSE"}
-_REFORMATTED = {"MPR", "CSA MPR", "CPR", "REFORMATTED", "CSA RESAMPLED"}
+_TELLING = {
+    "acquisition": "acquisitions",
+    "acquisition_uid": "acquisitions",
+    "kernel": "kernels",
+    "thickness": "slice thicknesses",
+    "image_type": "image types",
+    "voltage": "tube voltages",
+    "diameter": "reconstruction diameters",
+    "contrast": "contrast agents",
+    "description": "descriptions",
+    "series_number": "series numbers",
+    "frame_of_reference": "frames of reference",
+    "study": "studies",
+    "patient": "patients",
+}
+"""Header fields in which one scan or reconstruction differs from another, and what to call them."""
 
+_SHOWN = ("acquisition", "kernel", "thickness", "voltage", "diameter")
+"""Those whose values say nothing about a person."""
 
-@dataclass(frozen=True)
-class Slice:
-    """One image file of a series, its voxels not read.
+_PAUSES = {"acquired_at": 2.0, "acquired": 2.0, "content_time": 10.0}
+"""Times of a header, and the pause in seconds that parts one scan from the next."""
 
-    Attributes:
-        path: The file.
-        tags: The header fields that :mod:`DRAMLesionLib.reading.dicom` asks for, by name; empty
-            where
-            missing.
-        size: Columns, rows, frames.
-        spacing: Millimetres between columns and between rows.
-    """
-
-    path: Path
-    tags: dict[str, str]
-    size: tuple[int, int, int]
-    spacing: tuple[float, float]
-
-    @property
-    def position(self) -> np.ndarray | None:
-        """Centre of the first voxel, LPS mm."""
-        return _numbers(self.tags["position"], 3)
-
-    @property
-    def orientation(self) -> np.ndarray | None:
-        """Directions of row and column, six cosines."""
-        return _numbers(self.tags["orientation"], 6)
-
-    @property
-    def kind(self) -> str:
-        """What the slice cannot be used for, or nothing: see :attr:`DicomSeries.left_out`."""
-        types = {part.strip().upper() for part in self.tags["image_type"].split("\\")}
-        if self.tags["modality"] not in ("CT", ""):
-            return f"modality {self.tags['modality']}"
-        if self.tags["sop_class"] == ENHANCED_CT or self.size[2] > 1:
-            return "multi-frame"
-        if self.tags["sop_class"] not in (CT_IMAGE, ""):
-            return "no CT images"
-        if types & _LOCALISER:
-            return "localiser"
-        if types & _PROJECTED or self.orientation is None or self.position is None:
-            return "projections or pictures"
-        if types & _REFORMATTED or {"DERIVED", "SECONDARY"} <= types:
-            return "derived"
-        return ""
+_MIN_ALTERNATIONS = 3
+"""Blocks of slices that follow each other do not alternate; where they meet, they may overlap."""
 
 
 @dataclass(frozen=True)
@@ -103,12 +80,15 @@ class _Stack:
         return bool(np.abs(self.offsets[-1, :2]).max() > MIN_TILT_MM)
 
 
-def read_stack(slices: list[Slice], folder: Path) -> tuple[sitk.Image, list[ScanWarning]]:
+def read_stack(
+    slices: list[Slice], folder: Path, spared: Sequence[Slice] = ()
+) -> tuple[sitk.Image, list[ScanWarning]]:
     """Read slices of one size and orientation as a volume.
 
     Args:
-        slices: In any order.
+        slices: In any order; each has a position, an orientation and a pixel spacing.
         folder: What to call the input in errors.
+        spared: Other images of the series, which are told where a slice is missing.
 
     Returns:
         The volume after rescaling (int16 or float32), and warnings. The first slice is the lowest
@@ -117,32 +97,17 @@ def read_stack(slices: list[Slice], folder: Path) -> tuple[sitk.Image, list[Scan
     Raises:
         InputError: If slices are missing, double, uneven, damaged, or tilted beyond belief.
     """
-    stack, warnings = _order(slices, folder)
-    return _volume(stack, folder), warnings + _tilt_warnings(stack)
+    warnings = check_rescale(slices, folder)
+    stack, found = _order(slices, folder, spared)
+    image, mixed = _volume(stack, folder)
+    return image, warnings + found + mixed + _tilt_warnings(stack)
 
 
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Keep ITK's remarks about files that are no images off the terminal."""
-    before = sitk.ProcessObject.GetGlobalWarningDisplay()
-    sitk.ProcessObject.SetGlobalWarningDisplay(False)
-    try:
-        yield
-    finally:
-        sitk.ProcessObject.SetGlobalWarningDisplay(before)
-
-
-def _numbers(text: str, count: int) -> np.ndarray | None:
-    try:
-        values = np.array([float(part) for part in text.split("\\")])
-    except ValueError:
-        return None
-    return values if len(values) == count and np.isfinite(values).all() else None
-
-
-def _order(slices: list[Slice], folder: Path) -> tuple[_Stack, list[ScanWarning]]:
+def _order(
+    slices: list[Slice], folder: Path, spared: Sequence[Slice]
+) -> tuple[_Stack, list[ScanWarning]]:
     """Sort slices by position and check that they make one even stack."""
-    slices, warnings = _without_copies(slices)
+    slices, warnings = _without_copies(slices, folder)
     if len(slices) < 2:
         message = f"{folder} holds a single slice; give the whole series"
         raise InputError(message)
@@ -155,16 +120,27 @@ def _order(slices: list[Slice], folder: Path) -> tuple[_Stack, list[ScanWarning]
     usual = float(np.median(steps))
     if steps.min() < 0.05 * usual or usual < 1e-3:
         _refuse_doubles(stack, folder)
-    gaps = np.flatnonzero(steps > 1.5 * usual)
-    if len(gaps):
-        lost = int(np.round(steps[gaps] / usual - 1).sum())
-        message = (
-            f"{folder}: {lost} slice(s) are missing, the first after "
-            f"{stack.slices[gaps[0]].path.name} ({steps[gaps[0]]:.2f} mm to the next, "
-            f"{usual:.2f} mm elsewhere); copy or export the whole series"
-        )
-        raise InputError(message)
+    _refuse_interleaved(stack, folder)
+    _refuse_gaps(stack, steps, spared, folder)
     return stack, warnings + _unevenness(stack, usual, folder)
+
+
+def _refuse_gaps(stack: _Stack, steps: np.ndarray, spared: Sequence[Slice], folder: Path) -> None:
+    usual = float(np.median(steps))
+    gaps = np.flatnonzero(steps > 1.5 * usual)
+    if not len(gaps):
+        return
+    lost = int(np.round(steps[gaps] / usual - 1).sum())
+    name = shown(stack.slices[gaps[0]].path.name)
+    start = f"{folder}: {lost} slice(s) are missing"
+    end = (
+        f"({steps[gaps[0]]:.2f} mm to the next, {usual:.2f} mm elsewhere); copy or export the "
+        "whole series"
+    )
+    if spared:
+        end += f" ({len(spared)} of its images are of another kind, such as colour or localiser)"
+    message = f"{start}, the first after {name} {end}"
+    raise InputError(message, stored=f"{start} {end}")
 
 
 def _unevenness(stack: _Stack, usual: float, folder: Path) -> list[ScanWarning]:
@@ -187,25 +163,141 @@ def _unevenness(stack: _Stack, usual: float, folder: Path) -> list[ScanWarning]:
     return [ScanWarning("uneven-slices", text)]
 
 
-def _without_copies(slices: list[Slice]) -> tuple[list[Slice], list[ScanWarning]]:
-    """Drop files that are the same image twice."""
-    unique = list({s.tags["sop"] or str(s.path): s for s in slices}.values())
+def _without_copies(slices: list[Slice], folder: Path) -> tuple[list[Slice], list[ScanWarning]]:
+    """Drop files that are the same image twice: same place, same HU, whatever they call themselves.
+
+    Identifiers prove nothing: some anonymisers give every image the same one.
+    """
+    places: dict[tuple[float, ...], list[Slice]] = {}
+    for one in slices:
+        place = np.round([*np.asarray(one.position), *np.asarray(one.orientation)], 4) + 0.0
+        places.setdefault(tuple(place.tolist()), []).append(one)
+    unique: list[Slice] = []
+    for group in places.values():
+        if len(group) == 1:
+            unique += group
+        else:
+            unique += {_fingerprint(s, folder): s for s in reversed(group)}.values()
+    warnings = []
     copies = len(slices) - len(unique)
-    if not copies:
-        return slices, []
-    text = f"{copies} image(s) of the CT series are there twice; the copies were left out."
-    return unique, [ScanWarning("duplicate-slices", text)]
+    if copies:
+        text = f"{copies} image(s) of the CT series are there twice; the copies were left out."
+        warnings.append(ScanWarning("duplicate-slices", text))
+    identifiers = [s.tags["sop"] for s in unique if s.tags["sop"]]
+    if len(set(identifiers)) < len(identifiers):
+        text = (
+            "Different images of the CT series carry the same identifier (SOP Instance UID), as "
+            "some anonymisers write: they were told apart by their positions."
+        )
+        warnings.append(ScanWarning("shared-identifiers", text))
+    return unique, warnings
+
+
+def _fingerprint(one: Slice, folder: Path) -> str:
+    plane = np.ascontiguousarray(read_plane(one, folder), dtype=np.float64)
+    return hashlib.sha256(plane.tobytes()).hexdigest()
 
 
 def _refuse_doubles(stack: _Stack, folder: Path) -> None:
     number = int((np.diff(stack.offsets[:, 2]) < 1e-2).sum())
-    acquisitions = sorted({s.tags["acquisition"] for s in stack.slices} - {""})
-    which = f" (acquisitions {', '.join(acquisitions[:5])})" if len(acquisitions) > 1 else ""
-    message = (
-        f"{folder}: the series has different images at the same place, {number} times{which}; "
-        "keep the images of one reconstruction in the folder"
+    which = next((f" ({_values(stack, name)})" for name in _differing(stack.slices)), "")
+    start = f"{folder}: the series has different images at the same place, {number} times"
+    end = "; keep the images of one reconstruction in the folder"
+    message = f"{start}{which}{end}"
+    raise InputError(message, stored=f"{start}{end}")
+
+
+def _refuse_interleaved(stack: _Stack, folder: Path) -> None:
+    """Refuse slices of two scans or reconstructions that alternate along the body.
+
+    Raises:
+        InputError: If they do. Blocks that follow each other, as in a scan step by step, do not.
+    """
+    slices = stack.slices
+    for name in _differing(slices):
+        if _alternations([_label(s, name) for s in slices]) >= _MIN_ALTERNATIONS:
+            _refuse_mixture(f"different {_TELLING[name]}", _values(stack, name), folder)
+    for name, pause in _PAUSES.items():
+        if _alternations(_takes([_seconds(s.tags[name]) for s in slices], pause)) >= (
+            _MIN_ALTERNATIONS
+        ):
+            _refuse_mixture("different times", "", folder)
+    if _two_counts([s.tags["instance"] for s in slices]):
+        _refuse_mixture("two separate runs of image numbers", "", folder)
+
+
+def _refuse_mixture(what: str, values: str, folder: Path) -> None:
+    start = f"{folder}: slices of {what}"
+    end = (
+        "alternate within the series, as if two scans or reconstructions were mixed; keep the "
+        "images of one in the folder"
     )
-    raise InputError(message)
+    message = f"{start} ({values}) {end}" if values else f"{start} {end}"
+    raise InputError(message, stored=f"{start} {end}")
+
+
+def _differing(slices: Sequence[Slice]) -> list[str]:
+    return [name for name in _TELLING if len({_label(s, name) for s in slices}) > 1]
+
+
+def _label(one: Slice, name: str) -> str:
+    """Return the value of a field, numbers without what rounding adds."""
+    text = one.tags[name]
+    if name not in ("thickness", "voltage", "diameter"):
+        return text
+    try:
+        return f"{float(text):.2f}"
+    except ValueError:
+        return text
+
+
+def _values(stack: _Stack, name: str) -> str:
+    if name not in _SHOWN:
+        return ""
+    found = sorted({_label(s, name) or "none" for s in stack.slices})
+    return f"{_TELLING[name]} {', '.join(found[:5])}"
+
+
+def _alternations(labels: Sequence[object]) -> int:
+    """Count how often labels come back along a stack; those of a single slice do not count."""
+    often = Counter(labels)
+    counted = [label for label in labels if often[label] > 1]
+    changes = sum(a != b for a, b in pairwise(counted))
+    return changes - max(0, len(set(counted)) - 1)
+
+
+def _seconds(text: str) -> float | None:
+    """Return a DICOM time (or date and time) as seconds since some midnight."""
+    digits, _, fraction = text.partition(".")
+    digits = digits[8:] if len(digits) >= 14 else digits
+    if len(digits) < 6 or not digits[:6].isdigit():
+        return None
+    share = float(f"0.{fraction[:6]}") if fraction[:6].isdigit() else 0.0
+    return 3600 * int(digits[:2]) + 60 * int(digits[2:4]) + int(digits[4:6]) + share
+
+
+def _takes(times: list[float | None], pause: float) -> list[int]:
+    """Number the takes of a scan: times between which nothing pauses belong together."""
+    if any(time is None for time in times):
+        return []
+    values = np.array(times, dtype=float)
+    order = np.argsort(values, kind="stable")
+    takes = np.empty(len(values), dtype=int)
+    takes[order] = np.cumsum(np.diff(values[order], prepend=values[order[0]]) > pause)
+    return [int(take) for take in takes]
+
+
+def _two_counts(numbers: list[str]) -> bool:
+    """Tell whether image numbers along a stack zigzag between two counts, each in order."""
+    if len(numbers) < 8 or not all(number.isdigit() for number in numbers):
+        return False
+    values = np.array([int(number) for number in numbers])
+    even, odd = np.diff(values[::2]), np.diff(values[1::2])
+    in_order = all((s > 0).all() or (s < 0).all() for s in (even, odd))
+    jumps = np.diff(values)
+    zigzag = (jumps[::2] > 0).all() and (jumps[1::2] < 0).all()
+    zigzag = zigzag or ((jumps[::2] < 0).all() and (jumps[1::2] > 0).all())
+    return bool(in_order and zigzag and np.abs(jumps).min() >= len(values) / 4)
 
 
 def _axes(slices: list[Slice], folder: Path) -> np.ndarray:
@@ -224,40 +316,29 @@ def _axes(slices: list[Slice], folder: Path) -> np.ndarray:
     return np.stack([row, column, np.cross(row, column)], axis=1)
 
 
-def _volume(stack: _Stack, folder: Path) -> sitk.Image:
+def _volume(stack: _Stack, folder: Path) -> tuple[sitk.Image, list[ScanWarning]]:
     """Read the voxels slice by slice, so that a damaged file can be named."""
     first = stack.slices[0]
     voxels = np.empty((len(stack.slices), first.size[1], first.size[0]), dtype=np.int16)
     for index, one in enumerate(stack.slices):
-        plane = _read_plane(one, folder)
+        plane = read_plane(one, folder)
         if plane.dtype.kind == "f" and voxels.dtype == np.int16:
             voxels = voxels.astype(np.float32)
         if voxels.dtype == np.int16 and plane.dtype != np.int16:
             plane = np.clip(plane, -32768, 32767)
         voxels[index] = plane
+    warnings = check_equal_values(voxels, stack.slices, folder)
     image = sitk.GetImageFromArray(voxels)
     del voxels
     thickness = stack.offsets[-1, 2] / (len(stack.slices) - 1)
-    image.SetSpacing((*first.spacing, float(thickness)))
+    pixel = np.median([s.spacing for s in stack.slices], axis=0)
+    image.SetSpacing((*pixel.tolist(), float(thickness)))
     shift = np.zeros(3)
     if stack.tilted:
         image, shift = _straighten(image, stack, folder)
     image.SetOrigin((np.asarray(first.position) + stack.axes @ shift).tolist())
     image.SetDirection(stack.axes.ravel().tolist())
-    return image
-
-
-def _read_plane(one: Slice, folder: Path) -> np.ndarray:
-    try:
-        with quiet():
-            plane = sitk.GetArrayFromImage(sitk.ReadImage(str(one.path), imageIO="GDCMImageIO"))
-    except RuntimeError as error:
-        message = (
-            f"{folder}: the image {one.path.name} is cut short or damaged, or compressed in a way "
-            "that cannot be read; copy or export the series again"
-        )
-        raise InputError(message) from error
-    return plane.reshape(one.size[1], one.size[0])
+    return image, warnings
 
 
 def _straighten(image: sitk.Image, stack: _Stack, folder: Path) -> tuple[sitk.Image, np.ndarray]:

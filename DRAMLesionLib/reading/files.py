@@ -22,7 +22,7 @@ from DRAMLesionLib.images.geometry import AIR_HU
 from DRAMLesionLib.paths import existing, image_suffix
 from DRAMLesionLib.reading import headers
 from DRAMLesionLib.reading.dicom import DicomSeries, list_series, read_series
-from DRAMLesionLib.reading.dicom_stack import quiet
+from DRAMLesionLib.reading.dicom_values import quiet
 from DRAMLesionLib.reading.segments import flatten_layers, segment_names
 
 __all__ = [

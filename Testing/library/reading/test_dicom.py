@@ -13,6 +13,7 @@ from pydicom.uid import ImplicitVRLittleEndian, RLELossless
 from DRAMLesionLib.errors import InputError
 from DRAMLesionLib.reading import checks, files
 from Testing.library import simple_chest as chest
+from Testing.library.reading.dicom_edits import edit, image_paths
 from Testing.library.realdata import DATA, needs_data
 from Testing.library.simple_chest import message, same
 
@@ -233,6 +234,102 @@ def test_the_same_image_twice(tmp_path, ct, volume):
     assert same(found, ct)
     assert [w.code for w in warnings] == ["duplicate-slices"]
     assert "1 image(s) of the CT series are there twice" in warnings[0].message
+
+
+def test_the_same_image_twice_under_two_identifiers(tmp_path, ct, volume):
+    uid = chest.write_series(tmp_path, volume)
+    chest.write_series(tmp_path, volume[10:12], uid=uid, prefix="b", origin=(-172.5, -147.5, -72.5))
+    found, warnings = files.read_ct(tmp_path)
+    assert same(found, ct)
+    assert [w.code for w in warnings] == ["duplicate-slices"]
+    assert "2 image(s) of the CT series are there twice" in warnings[0].message
+
+
+@pytest.mark.parametrize("number", [2, 25, 50])
+def test_one_identifier_for_different_slices(tmp_path, ct, volume, number):
+    chest.write_series(tmp_path, volume)
+    edit(image_paths(tmp_path)[:number], lambda ds: setattr(ds, "SOPInstanceUID", "1.2.3.4"))
+    found, warnings = files.read_ct(tmp_path)
+    assert same(found, ct)
+    assert [w.code for w in warnings] == ["shared-identifiers"]
+
+
+def test_one_identifier_for_different_images_at_one_place(tmp_path, volume):
+    uid = chest.write_series(tmp_path, volume, SOPInstanceUID="1.2.3.4")
+    chest.write_series(tmp_path, volume[:1] + 5, uid=uid, prefix="b", SOPInstanceUID="1.2.3.4")
+    assert "different images at the same place, 1 times" in message(tmp_path)
+
+
+INTERLEAVED = {
+    "acquisitions": ({"AcquisitionNumber": 1}, {"AcquisitionNumber": 2}),
+    "kernels": ({"ConvolutionKernel": "B30f"}, {"ConvolutionKernel": "B70f"}),
+    "slice thicknesses": ({"SliceThickness": "1"}, {"SliceThickness": "5"}),
+    "reconstruction diameters": ({"ReconstructionDiameter": 300}, {"ReconstructionDiameter": 350}),
+    "times": ({"AcquisitionTime": "101500.25"}, {"AcquisitionTime": "101530"}),
+    "studies": ({"StudyInstanceUID": "1.2.3"}, {"StudyInstanceUID": "1.2.4"}),
+    "patients": ({"PatientID": "1"}, {"PatientID": "2"}),
+}
+
+
+@pytest.mark.parametrize("what", INTERLEAVED)
+@pytest.mark.parametrize("number", [6, 50])
+def test_two_scans_or_reconstructions_that_alternate(tmp_path, volume, what, number):
+    first, second = INTERLEAVED[what]
+    uid = chest.write_series(tmp_path, volume, **first)
+    chest.write_series(
+        tmp_path, volume[:number], uid=uid, prefix="b", origin=(-172.5, -147.5, -120), **second
+    )
+    text = message(tmp_path)
+    assert f"slices of different {what}" in text
+    assert "alternate within the series, as if two scans or reconstructions were mixed" in text
+    assert text.endswith("keep the images of one in the folder")
+
+
+def test_two_scans_told_by_their_image_numbers_alone(tmp_path, volume):
+    uid = chest.write_series(tmp_path, volume)
+    chest.write_series(tmp_path, volume, uid=uid, prefix="b", origin=(-172.5, -147.5, -120))
+    edit(
+        sorted(tmp_path.glob("b*")),
+        lambda ds: setattr(ds, "InstanceNumber", ds.InstanceNumber + 50),
+    )
+    assert "slices of two separate runs of image numbers alternate" in message(tmp_path)
+
+
+@pytest.mark.parametrize("block", [1, 4, 25])
+def test_acquisitions_that_follow_each_other_are_one_scan(tmp_path, ct, volume, block):
+    chest.write_series(tmp_path, volume)
+    for k, path in enumerate(image_paths(tmp_path)):
+
+        def step(ds, take=k // block):
+            ds.AcquisitionNumber, ds.AcquisitionTime = take + 1, f"1015{take:02d}"
+
+        edit([path], step)
+    found, warnings = files.read_ct(tmp_path)
+    assert same(found, ct)
+    assert warnings == []
+
+
+def test_spacing_rounded_in_two_ways(tmp_path, ct, volume):
+    chest.write_series(tmp_path, volume)
+    for k, path in enumerate(image_paths(tmp_path)):
+        value = ["5.00004", "5.00006"][k % 2]
+        edit([path], lambda ds, value=value: setattr(ds, "PixelSpacing", [value, value]))
+    found, warnings = files.read_ct(tmp_path)
+    assert np.array_equal(chest.values(found), volume)
+    assert found.GetSpacing() == pytest.approx((5.00005, 5.00005, 5.0), abs=1e-9)
+    assert warnings == []
+
+
+def test_orientation_rounded_in_two_ways(tmp_path, ct, volume):
+    chest.write_series(tmp_path, volume)
+    for k, path in enumerate(image_paths(tmp_path)):
+        small = ["0.00499", "0.00501"][k % 2]
+        cosines = ["1", small, "0", f"-{small}", "1", "0"]
+        edit([path], lambda ds, c=cosines: setattr(ds, "ImageOrientationPatient", c))
+    found, warnings = files.read_ct(tmp_path)
+    assert np.array_equal(chest.values(found), volume)
+    assert found.GetDirection()[3] == pytest.approx(0.005, abs=1e-6)
+    assert warnings == []
 
 
 def test_mixed_sizes(tmp_path, volume):
