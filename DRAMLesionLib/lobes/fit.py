@@ -17,6 +17,7 @@ from DRAMLesionLib.lobes import Lobe
 from DRAMLesionLib.lobes.schemes import anatomy_problems
 from DRAMLesionLib.reading.checks import DENSE_HU, LUNG_ML_PER_MM
 from DRAMLesionLib.reading.headers import MIN_COVERAGE_MM, by, check_volume
+from DRAMLesionLib.reading.notes import UNPLACED, notes
 
 MIN_LOBE_ML = 5.0
 """A lobe of which less is seen is not assessable."""
@@ -67,13 +68,18 @@ def fit_lobes(
         (its label is taken out), and warnings for the report.
 
     Raises:
-        LobeError: If mask and CT do not overlap, or no lobe can be assessed.
+        LobeError: If mask and CT do not overlap, no lobe can be assessed, or the mask does not say
+            where it lies and has not the size of the CT.
     """
     try:
         check_volume(lobes, name)
     except InputError as error:
         raise LobeError(str(error)) from error
-    fitted, warnings = _to_grid(sitk.Cast(lobes, sitk.sitkUInt8), ct, name)
+    known = notes(lobes)
+    lobes = sitk.Cast(lobes, sitk.sitkUInt8)
+    lobes, told = _placed(lobes, ct, known, name)
+    fitted, warnings = _to_grid(lobes, ct, name)
+    warnings = told + warnings
     counts = _counts(fitted)
     reasons = {}
     for lobe in Lobe:
@@ -145,6 +151,26 @@ def _to_grid(lobes: sitk.Image, ct: sitk.Image, name: str) -> tuple[sitk.Image, 
         )
         warnings.append(ScanWarning("lobes-outside", text))
     return fitted, warnings
+
+
+def _placed(
+    lobes: sitk.Image, ct: sitk.Image, known: list[ScanWarning], name: str
+) -> tuple[sitk.Image, list[ScanWarning]]:
+    """Take a mask that does not say where it lies for one on the grid of the CT, if it can be."""
+    unplaced = [note for note in known if note.code == UNPLACED]
+    others = [note for note in known if note.code != UNPLACED]
+    if not unplaced:
+        return lobes, others
+    reason = "; ".join(note.message.rstrip(".") for note in unplaced)
+    if lobes.GetSize() != ct.GetSize():
+        message = (
+            f"{name} cannot be laid on the CT, whose size it has not ({by(lobes.GetSize())} and "
+            f"{by(ct.GetSize())} voxels). {reason}: save it again on the grid of its CT"
+        )
+        raise LobeError(message)
+    lobes.CopyInformation(ct)
+    text = f"{reason}: since it has the size of the CT, it was laid on it voxel by voxel."
+    return lobes, [*others, ScanWarning(UNPLACED, text)]
 
 
 def _is_part_of(part: sitk.Image, whole: sitk.Image) -> bool:

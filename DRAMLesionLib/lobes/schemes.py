@@ -12,11 +12,18 @@ from collections.abc import Mapping
 import numpy as np
 import SimpleITK as sitk
 
-from DRAMLesionLib.errors import LobeError
+from DRAMLesionLib.errors import LobeError, ScanWarning
 from DRAMLesionLib.images import geometry
 from DRAMLesionLib.lobes import LEFT_LOBES, RIGHT_LOBES, Lobe
 from DRAMLesionLib.lobes.terminology import lobe_from_entry, lobe_from_name
-from DRAMLesionLib.reading.segments import segment_field, segment_indices, segment_names
+from DRAMLesionLib.reading.notes import UNPLACED, add_notes, notes
+from DRAMLesionLib.reading.segments import (
+    segment_field,
+    segment_indices,
+    segment_label,
+    segment_names,
+    shown,
+)
 
 AUTO = "auto"
 
@@ -73,7 +80,8 @@ def to_lobes(
 
     Returns:
         uint8 image on the grid of ``labels``: 0 or the value of a :class:`Lobe`. Labels that are
-        not lobes become 0.
+        not lobes become 0. The notes of ``labels`` are attached to it, and one that names the
+        segments that were not recognised if a lobe is missing.
 
     Raises:
         LobeError: The scheme is unknown, none of its labels is there, or ``"auto"`` finds no or
@@ -95,9 +103,13 @@ def to_lobes(
             )
             raise LobeError(message)
         return _translate(labels, mapping)
-    named = _named_mapping(dict(names) if names is not None else segment_names(labels), labels)
+    names = dict(names) if names is not None else segment_names(labels)
+    named = _named_mapping(names, labels)
     mapping = {label: lobe for label, lobe in named.items() if label in present}
-    return _translate(labels, mapping or _infer(labels, present, name))
+    lobes = _translate(labels, mapping or _infer(labels, present, name))
+    if mapping:
+        add_notes(lobes, _not_recognised(mapping, present, names))
+    return lobes
 
 
 def labels_present(labels: sitk.Image) -> set[int]:
@@ -134,7 +146,26 @@ def _translate(labels: sitk.Image, mapping: Mapping[int, Lobe]) -> sitk.Image:
     else:
         for label, lobe in mapping.items():
             result[values == label] = lobe
-    return geometry.image_like(result, labels)
+    lobes = geometry.image_like(result, labels)
+    add_notes(lobes, notes(labels))
+    return lobes
+
+
+def _not_recognised(
+    mapping: Mapping[int, Lobe], present: set[int], names: Mapping[int, str]
+) -> list[ScanWarning]:
+    """Name the segments that may be the lobes that are missing."""
+    missing = sorted(set(Lobe) - set(mapping.values()))
+    others = sorted(present - mapping.keys())
+    if not missing or not others:
+        return []
+    listed = ", ".join(shown(names.get(label) or str(label)) for label in others[:8])
+    text = (
+        f"No segment was recognised as {', '.join(lobe.full_name for lobe in missing)}. Of the "
+        f"others, {listed}{' …' if len(others) > 8 else ''}, none has a name that says which lobe "
+        "it is: rename it if one of them is."
+    )
+    return [ScanWarning("segments-unknown", text)]
 
 
 def _named_mapping(names: Mapping[int, str], labels: sitk.Image) -> dict[int, Lobe]:
@@ -145,21 +176,23 @@ def _named_mapping(names: Mapping[int, str], labels: sitk.Image) -> dict[int, Lo
         if lobe is not None:
             mapping[label] = lobe
     for index in segment_indices(labels):
-        value = segment_field(labels, index, "LabelValue").strip()
+        value = segment_label(labels, index)
         lobe = lobe_from_entry(segment_field(labels, index, "Tags"))
-        if value.isdigit() and lobe is not None:
-            mapping.setdefault(int(value), lobe)
+        if value is not None and lobe is not None:
+            mapping.setdefault(value, lobe)
     return mapping
 
 
 def _infer(labels: sitk.Image, present: set[int], name: str) -> dict[int, Lobe]:
     """Find the one scheme that fits numbers and anatomy."""
     candidates = _candidates(present)
+    # where the labels lie in the body is not known for all of them
+    placed = all(note.code != UNPLACED for note in notes(labels))
     fitting: dict[tuple[tuple[int, Lobe], ...], dict[int, Lobe]] = {}
     for mapping in candidates.values():
         used = {label: lobe for label, lobe in mapping.items() if label in present}
         centres = {used[k]: v for k, v in _centres(labels, set(used)).items()}
-        if not _violations(centres):
+        if not placed or not _violations(centres):
             fitting[tuple(sorted(used.items()))] = mapping
     if len(fitting) == 1:
         return next(iter(fitting.values()))

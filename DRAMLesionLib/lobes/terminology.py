@@ -93,6 +93,8 @@ _LEVELS = {
     "inferior": "lower",
 }
 _FILLERS = {"lobe", "lobes", "lung", "of", "the", "pulmonary", "structure"}
+_EDITED = {"edited", "corrected", "copy", "final", "new", "mask", "segment", "segmentation"}
+"""What people and programs add to the name of a segment that stays the same thing."""
 _BY_SIDE_AND_LEVEL = {
     ("left", "upper"): Lobe.LUL,
     ("left", "lower"): Lobe.LLL,
@@ -122,7 +124,7 @@ def lobe_from_name(name: str) -> Lobe | None:
         ``"right upper lobe bronchus"``.
     """
     spaced = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name)
-    words = re.findall(r"[^\W\d_]+", spaced.lower())
+    words = [w for w in re.findall(r"[^\W\d_]+", spaced.lower()) if w not in _EDITED]
     if len(words) == 1 and words[0].upper() in Lobe.__members__:
         return Lobe[words[0].upper()]
     if any(word not in _SIDES and word not in _LEVELS and word not in _FILLERS for word in words):

@@ -1,29 +1,27 @@
-"""Files: CTs and label maps read, images and reports written.
+"""CTs and label maps read from files.
 
-The only module of the library that knows paths and formats. Reading says in one sentence what is
-wrong with a file; whether its content is a usable chest CT is for
-:mod:`DRAMLesionLib.reading.checks`. What headers tell of a patient is dropped here.
+Reading says in one sentence what is wrong with a file; whether its content is a usable chest CT is
+for :mod:`DRAMLesionLib.reading.checks`. What headers tell of a patient is dropped here.
 """
 
 from __future__ import annotations
 
-import gzip
-import re
-import struct
-import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 import SimpleITK as sitk
 
 from DRAMLesionLib.errors import InputError, ScanWarning
 from DRAMLesionLib.images.geometry import AIR_HU
-from DRAMLesionLib.paths import existing, image_suffix
-from DRAMLesionLib.reading import headers
+from DRAMLesionLib.paths import existing
+from DRAMLesionLib.reading import gate, headers
+from DRAMLesionLib.reading.claim import Claim, Doubt
 from DRAMLesionLib.reading.dicom import DicomSeries, list_series, read_series
 from DRAMLesionLib.reading.dicom_values import quiet
-from DRAMLesionLib.reading.segments import flatten_layers, segment_names
+from DRAMLesionLib.reading.notes import UNPLACED, add_notes
+from DRAMLesionLib.reading.segments import flatten_layers, segment_indices
 
 __all__ = [
     "DicomSeries",
@@ -32,9 +30,12 @@ __all__ = [
     "read_labels",
 ]
 
-_PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".gif", ".webp", ".pdf")
-_FORMATS = "a NIfTI, NRRD or MetaImage file, or a folder with one DICOM series"
+Check: TypeAlias = Callable[[headers.Header, str], object]
+
 _INT16_MAX = 32767
+
+_ROUNDING = 1e-3
+"""Labels that went through arithmetic in floats are off by less."""
 
 
 def read_ct(
@@ -59,46 +60,54 @@ def read_ct(
     if path.is_dir():
         image, warnings = read_series(path, series_uid)
     else:
-        image, warnings = _read_file(path, headers.check_geometry), []
+        claim = gate.inspect(path)
+        warnings = _judge_ct(path, claim.doubts)
+        image = _read_file(path, claim, headers.check_geometry)
     return _plain_hu(image), warnings
 
 
-def read_labels(path: Path | str) -> sitk.Image:
+def read_labels(
+    path: Path | str, *, first: Callable[[str, str], bool] | None = None, unplaced: bool = False
+) -> sitk.Image:
     """Read a label map.
 
     Args:
         path: Any volume file with whole numbers; a Slicer ``.seg.nrrd``, also with overlapping
-            segments in several layers (the later segment wins).
+            segments in several layers.
+        first: Called with name and tags of a segment: whether it goes before the others where
+            segments overlap. Otherwise the later segment is what counts.
+        unplaced: Whether to read labels, too, whose file does not say where they lie in the body,
+            with the note :data:`DRAMLesionLib.reading.notes.UNPLACED`.
 
     Returns:
         3D image of unsigned integers. Names and codes of segments stay in its metadata, where
-        :mod:`DRAMLesionLib.lobes.schemes` finds them.
+        :mod:`DRAMLesionLib.lobes.schemes` finds them, and so do
+        :mod:`DRAMLesionLib.reading.notes`.
 
     Raises:
         InputError: If it cannot be read or holds no labels.
     """
     path = existing(path)
-    image = _read_label_file(path)
+    claim = gate.inspect(path, labels=True)
+    found = _judge_labels(path, claim.doubts, unplaced=unplaced)
+    image = _read_file(path, claim, None)
+    if image.GetNumberOfComponentsPerPixel() > 1 and segment_indices(image):
+        image, more = flatten_layers(image, str(path), first)
+        found += more
+    headers.check_volume(image, str(path))
+    image = _whole_numbers(image, path)
     for key in image.GetMetaDataKeys():
-        if not key.startswith("Segment"):
+        if not key.startswith("Segment") and key.isascii():
             image.EraseMetaData(key)
+    add_notes(image, found)
     return image
 
 
-def _read_file(path: Path, check: Callable[[headers.Header, str], object] | None) -> sitk.Image:
-    """Read a volume file, its header checked before its voxels are read."""
-    if path.suffix.lower() in _PICTURES:
-        message = f"{path} is a picture, not a CT in Hounsfield units: give {_FORMATS}"
-        raise InputError(message)
-    with path.open("rb") as file:
-        start = file.read(132)
-    if start[128:] == b"DICM" or path.suffix.lower() in (".dcm", ".ima"):
-        message = f"{path} is a single DICOM file: give the folder that holds the whole series"
-        raise InputError(message)
-    _refuse_cut_nifti(path)
-    _refuse_damaged_stream(path)
+def _read_file(path: Path, claim: Claim, check: Check | None) -> sitk.Image:
+    """Read a volume file that has passed the gate, its grid checked before its voxels are read."""
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(path))
+    reader.SetImageIO(claim.reader)
     try:
         with quiet():
             reader.ReadImageInformation()
@@ -108,11 +117,20 @@ def _read_file(path: Path, check: Callable[[headers.Header, str], object] | None
             elif check is not None:
                 check(reader, str(path))
             image = reader.Execute()
-    except RuntimeError as error:
-        raise InputError(_why_unreadable(path, str(error))) from error
+    except (RuntimeError, MemoryError) as error:
+        raise InputError(_why_unreadable(path, str(error) or "allocate")) from error
+    if image.GetNumberOfComponentsPerPixel() == 1 and "vector" in image.GetPixelIDTypeAsString():
+        image = _without_list_axis(image)
     if check is not None:
         check(image, str(path))
     return image
+
+
+def _without_list_axis(image: sitk.Image) -> sitk.Image:
+    """Return vectors of one value as a scalar image, as a list axis of length 1 makes them."""
+    scalar = sitk.VectorIndexSelectionCast(image, 0)
+    _copy_segments(image, scalar)
+    return scalar
 
 
 def _why_unreadable(path: Path, reason: str) -> str:
@@ -123,101 +141,36 @@ def _why_unreadable(path: Path, reason: str) -> str:
         )
     if "allocate" in reason or "bad_alloc" in reason:
         return f"{path} does not fit into memory: crop it to the chest or use thicker slices"
-    if "determine ImageIO" in reason and not image_suffix(path):
-        return f"{path} is of an unknown kind: give {_FORMATS}"
     return f"{path} is cut short, damaged, or not what its name says: copy or convert it again"
 
 
-def _refuse_cut_nifti(path: Path) -> None:
-    """Refuse a NIfTI file with missing or damaged voxels, which ITK reads without a word.
-
-    Raises:
-        InputError: If bytes are missing, or the checksum of the compressed data is wrong.
-    """
-    compressed = path.name.lower().endswith(".gz")
-    if not compressed and path.suffix.lower() != ".nii":
-        return
-    try:
-        # a plain file need not be read to know its size
-        length = _unpacked_length(path) if compressed else path.stat().st_size
-        with gzip.open(path) if compressed else path.open("rb") as file:
-            expected = _nifti_length(file.read(540))
-    except (EOFError, OSError, zlib.error) as error:
-        message = f"{path} is cut short or damaged: copy or convert it again"
-        raise InputError(message) from error
-    if expected is None:
-        raise InputError(_why_unreadable(path, ""))
-    if length < expected:
-        message = (
-            f"{path} is cut short: {100 * length / expected:.0f} % of its data are there; copy or "
-            "convert it again"
+def _judge_ct(path: Path, doubts: Iterable[Doubt]) -> list[ScanWarning]:
+    """Refuse a CT whose place is not known well enough, and warn about the rest."""
+    warnings = []
+    for doubt in doubts:
+        if doubt.severe:
+            message = f"{path} {doubt.text}: convert it again from DICOM"
+            raise InputError(message)
+        consequence = (
+            "left and right, and the lobes with them, may be exchanged: compare with the images "
+            "of the hospital"
+            if doubt.unplaced
+            else "one of the two was used; masks that other programs made may not fit"
         )
-        raise InputError(message)
+        warnings.append(ScanWarning(doubt.code, f"The CT {doubt.text}: {consequence}."))
+    return warnings
 
 
-def _refuse_damaged_stream(path: Path) -> None:
-    """Refuse a compressed NRRD or MetaImage file whose checksum is wrong: ITK does not look.
-
-    Raises:
-        InputError: If the compressed data are damaged or end too early.
-    """
-    with path.open("rb") as file:
-        where = _compressed_part(file.read(1 << 20))
-        if where is None:
-            return
-        start, window_bits = where
-        file.seek(start)
-        stream = zlib.decompressobj(window_bits)
-        try:
-            # small blocks: empty label maps unpack to a thousand times their size
-            while not stream.eof and (block := file.read(1 << 16)):
-                stream.decompress(block)
-        except zlib.error as error:
-            raise InputError(_why_unreadable(path, "")) from error
-    if not stream.eof:
-        raise InputError(_why_unreadable(path, ""))
-
-
-def _compressed_part(head: bytes) -> tuple[int, int] | None:
-    """Return offset and zlib window bits of the compressed voxels after a NRRD or MetaImage header.
-
-    None if they are not compressed, or not in the same file.
-    """
-    if head.startswith(b"NRRD"):
-        end = re.search(rb"\r?\n\r?\n", head)
-        if end and re.search(rb"(?m)^encoding: *(gz|gzip)\s*$", head[: end.end()]):
-            return end.end(), 16 + zlib.MAX_WBITS
-        return None
-    end = re.search(rb"ElementDataFile *= *LOCAL *\r?\n", head)
-    if end and re.search(rb"(?m)^CompressedData *= *True", head[: end.end()]):
-        return end.end(), zlib.MAX_WBITS
-    return None
-
-
-def _unpacked_length(path: Path) -> int:
-    length = 0
-    with gzip.open(path) as file:
-        while block := file.read(1 << 22):
-            length += len(block)
-    return length
-
-
-def _nifti_length(header: bytes) -> int | None:
-    """Return how many bytes a NIfTI file must have at least; None if it is no NIfTI header."""
-    for order in "<>":
-        if header[:4] == struct.pack(f"{order}i", 348) and len(header) >= 348:
-            dim = struct.unpack_from(f"{order}8h", header, 40)
-            bits = struct.unpack_from(f"{order}h", header, 72)[0]
-            offset = struct.unpack_from(f"{order}f", header, 108)[0]
-        elif header[:4] == struct.pack(f"{order}i", 540) and len(header) >= 540:
-            dim = struct.unpack_from(f"{order}8q", header, 16)
-            bits = struct.unpack_from(f"{order}h", header, 14)[0]
-            offset = struct.unpack_from(f"{order}q", header, 168)[0]
-        else:
-            continue
-        voxels = int(np.prod([max(1, n) for n in dim[1 : dim[0] + 1]], dtype=np.int64))
-        return int(offset) + voxels * bits // 8
-    return None
+def _judge_labels(path: Path, doubts: Iterable[Doubt], *, unplaced: bool) -> list[ScanWarning]:
+    """Refuse labels whose place is not known, or return what is to be told about them."""
+    warnings = []
+    for doubt in doubts:
+        if doubt.unplaced and not unplaced:
+            message = f"{path} {doubt.text}: save it again on the grid of its CT"
+            raise InputError(message)
+        code = UNPLACED if doubt.unplaced else doubt.code
+        warnings.append(ScanWarning(code, f"The label map {doubt.text}."))
+    return warnings
 
 
 def _plain_hu(image: sitk.Image) -> sitk.Image:
@@ -236,31 +189,31 @@ def _plain_hu(image: sitk.Image) -> sitk.Image:
     return image
 
 
-def _read_label_file(path: Path) -> sitk.Image:
-    image = _read_file(path, None)
-    if image.GetNumberOfComponentsPerPixel() > 1 and segment_names(image):
-        image = flatten_layers(image)
-    headers.check_volume(image, str(path))
-    return _whole_numbers(image, path)
-
-
 def _whole_numbers(image: sitk.Image, path: Path) -> sitk.Image:
     values = sitk.GetArrayViewFromImage(image)
     low, high = float(values.min()), float(values.max())
-    if not (np.isfinite(low) and np.isfinite(high)) or low < 0 or high > 2**32 - 1:
+    if not (np.isfinite(low) and np.isfinite(high)) or round(low) < 0 or high > 2**32 - 1:
         message = (
             f"{path} is no label map: its values go from {low:g} to {high:g}; give an image that "
             "has 0 outside and one whole number for each lobe"
         )
         raise InputError(message)
-    fractions = values.dtype.kind == "f" and any((plane % 1).any() for plane in values)
-    if fractions:
-        message = f"{path} is no label map: it has fractions, like a probability map"
-        raise InputError(message)
-    target = sitk.sitkUInt8 if high < 256 else sitk.sitkUInt32
+    rounded = False
+    if values.dtype.kind == "f":
+        off = max(float(np.abs(plane - np.rint(plane)).max()) for plane in values)
+        if off > _ROUNDING:
+            message = f"{path} is no label map: it has fractions, like a probability map"
+            raise InputError(message)
+        rounded = off > 0
+    target = sitk.sitkUInt8 if round(high) < 256 else sitk.sitkUInt32
     if image.GetPixelID() == target:
         return image
-    cast = sitk.Cast(image, target)
-    for key in image.GetMetaDataKeys():
-        cast.SetMetaData(key, image.GetMetaData(key))
+    cast = sitk.Cast(sitk.Round(image) if rounded else image, target)
+    _copy_segments(image, cast)
     return cast
+
+
+def _copy_segments(source: sitk.Image, target: sitk.Image) -> None:
+    for key in source.GetMetaDataKeys():
+        if key.startswith("Segment"):
+            target.SetMetaData(key, source.GetMetaData(key))

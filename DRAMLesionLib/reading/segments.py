@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import SimpleITK as sitk
+
+from DRAMLesionLib.errors import InputError, ScanWarning
+from DRAMLesionLib.images import geometry
+
+_MAX_NAME = 40
 
 
 def segment_names(labels: sitk.Image) -> dict[int, str]:
     """Return label to segment name from the header fields of a Slicer ``.seg.nrrd`` file."""
     names = {}
     for index in segment_indices(labels):
-        value = segment_field(labels, index, "LabelValue")
-        if value.strip().isdigit():
-            names[int(value)] = segment_field(labels, index, "Name")
+        value = segment_label(labels, index)
+        if value is not None:
+            names[value] = segment_field(labels, index, "Name")
     return names
 
 
@@ -20,30 +27,105 @@ def segment_indices(labels: sitk.Image) -> list[int]:
     """Return the numbers under which the fields name segments, in order."""
     keys = (key for key in labels.GetMetaDataKeys() if key.startswith("Segment"))
     numbers = {key[7:].split("_")[0] for key in keys if key.endswith("_LabelValue")}
-    return sorted(int(number) for number in numbers if number.isdigit())
+    return sorted(int(number) for number in numbers if _is_number(number))
 
 
 def segment_field(labels: sitk.Image, index: int, field: str) -> str:
     """Return a field of a segment, such as ``Name``; empty if it has none."""
     key = f"Segment{index}_{field}"
-    return labels.GetMetaData(key) if labels.HasMetaDataKey(key) else ""
+    text = labels.GetMetaData(key) if labels.HasMetaDataKey(key) else ""
+    # what was no UTF-8 in the file must not come out of here
+    return text.encode("utf-8", "replace").decode("utf-8")
 
 
-def flatten_layers(image: sitk.Image) -> sitk.Image:
-    """Merge the layers of a Slicer segmentation into one label map with new label numbers."""
+def segment_label(labels: sitk.Image, index: int) -> int | None:
+    """Return the value of a segment's voxels; None if the field holds no number."""
+    value = segment_field(labels, index, "LabelValue").strip()
+    return int(value) if _is_number(value) else None
+
+
+def shown(name: str) -> str:
+    """Return a segment's name as it can stand in a message: short, and no control characters."""
+    text = "".join(letter for letter in name if letter.isprintable()).strip()
+    return f"'{text[:_MAX_NAME]}…'" if len(text) > _MAX_NAME else f"'{text}'"
+
+
+def flatten_layers(
+    image: sitk.Image, name: str, first: Callable[[str, str], bool] | None = None
+) -> tuple[sitk.Image, list[ScanWarning]]:
+    """Merge the layers of a Slicer segmentation into one label map with new label numbers.
+
+    Args:
+        image: Vectors with one value a layer.
+        name: What to call the file in an error.
+        first: Called with name and tags of a segment: whether it goes before the others, so that
+            no other one overwrites it. If left out, the later segment is what counts.
+
+    Returns:
+        The label map, with the fields of its segments, and a warning if segments of the same rank
+        overlap.
+
+    Raises:
+        InputError: If a segment lies in a layer that the file does not have.
+    """
     layers = sitk.GetArrayViewFromImage(image)
-    flat = np.zeros(layers.shape[:-1], dtype=np.uint8)
-    keys = [key for key in image.GetMetaDataKeys() if key.startswith("Segment")]
-    numbers = sorted(int(key[7:-11]) for key in keys if key.endswith("_LabelValue"))
-    for new, number in enumerate(numbers, start=1):
-        layer_key = f"Segment{number}_Layer"
-        layer = int(image.GetMetaData(layer_key)) if image.HasMetaDataKey(layer_key) else 0
-        label = int(image.GetMetaData(f"Segment{number}_LabelValue"))
-        flat[layers[..., layer] == label] = new
-    result = sitk.GetImageFromArray(flat)
-    result.CopyInformation(image)
-    for key in keys:
-        result.SetMetaData(key, image.GetMetaData(key))
-    for new, number in enumerate(numbers, start=1):
-        result.SetMetaData(f"Segment{number}_LabelValue", str(new))
-    return result
+    indices = segment_indices(image)
+    kind = np.uint8 if len(indices) < 256 else np.uint32
+    flat = np.zeros(layers.shape[:-1], dtype=kind)
+    chosen = {
+        index
+        for index in indices
+        if first is not None
+        and first(segment_field(image, index, "Name"), segment_field(image, index, "Tags"))
+    }
+    overlaps: dict[tuple[int, int], int] = {}
+    # what comes first is written last
+    order = sorted(indices, key=lambda index: index in chosen)
+    for index in order:
+        where = layers[..., _layer(image, index, name)] == segment_label(image, index)
+        for other, count in zip(*np.unique(flat[where], return_counts=True), strict=True):
+            before = indices[int(other) - 1]
+            if other and (before in chosen) == (index in chosen):
+                overlaps[before, index] = int(count)
+        flat[where] = indices.index(index) + 1
+    result = geometry.image_like(flat, image)
+    for key in image.GetMetaDataKeys():
+        if key.startswith("Segment"):
+            result.SetMetaData(key, image.GetMetaData(key))
+    for new, index in enumerate(indices, start=1):
+        result.SetMetaData(f"Segment{index}_LabelValue", str(new))
+    if chosen:
+        overlaps = {pair: count for pair, count in overlaps.items() if chosen.issuperset(pair)}
+    return result, _told(image, overlaps)
+
+
+def _told(image: sitk.Image, overlaps: dict[tuple[int, int], int]) -> list[ScanWarning]:
+    """Say which segments share voxels."""
+    if not overlaps:
+        return []
+    pairs = [
+        f"{shown(segment_field(image, a, 'Name'))} and {shown(segment_field(image, b, 'Name'))}"
+        for a, b in list(overlaps)[:5]
+    ]
+    volume = sum(overlaps.values()) * geometry.voxel_ml(image)
+    text = (
+        f"Segments overlap, {', '.join(pairs)}, by {volume:.2g} ml in all: the later one of each "
+        "pair got what they share."
+    )
+    return [ScanWarning("segments-overlap", text)]
+
+
+def _layer(image: sitk.Image, index: int, name: str) -> int:
+    text = segment_field(image, index, "Layer").strip() or "0"
+    count = image.GetNumberOfComponentsPerPixel()
+    if not _is_number(text) or int(text) >= count:
+        message = (
+            f"{name} is damaged: its segment {index} lies in layer {text[:20]}, and there are "
+            f"{count} layers; save it again"
+        )
+        raise InputError(message)
+    return int(text)
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) < 10

@@ -211,7 +211,8 @@ def test_missing_raw_file_of_a_header(tmp_path, ct):
     writing.write_image(ct, tmp_path / "a.mha")
     sitk.WriteImage(ct, str(tmp_path / "a.mhd"))
     (tmp_path / "a.raw").unlink()
-    assert "is cut short, damaged, or not what its name says" in message(tmp_path / "a.mhd")
+    text = message(tmp_path / "a.mhd")
+    assert "is only the header: a.raw, which holds its voxels, is missing; copy both" in text
 
 
 # --- label maps ---------------------------------------------------------------------------------
@@ -287,8 +288,9 @@ def test_folder_of_masks_as_totalsegmentator_writes_them(tmp_path, lobes):
         sitk.WriteImage(lobes == int(lobe), str(tmp_path / name))
     sitk.WriteImage(lobes > 9, str(tmp_path / "heart.nii.gz"))
     assert same(to_lobes(masks.read_lobes(tmp_path)[0]), lobes)
+    (tmp_path / "empty").mkdir()
     with pytest.raises(LobeError, match="holds no lobe masks: give a label file, or a folder"):
-        masks.read_lobes(tmp_path.parent)
+        masks.read_lobes(tmp_path / "empty")
 
 
 def test_written_lobes_come_back(tmp_path, lobes):
