@@ -46,6 +46,7 @@ class Claim:
         start: First byte of the voxels, or of the stream that holds them.
         packing: ``raw``, ``gzip``, ``zlib``, or ``text`` or ``hex`` digits.
         skip: Bytes before the voxels in the unpacked stream.
+        packed: Bytes of the stream, where the header tells; the reader takes no more.
         floats: dtype of the values if the reader would hide that some are no number.
         doubts: About the place of the voxels.
     """
@@ -57,6 +58,7 @@ class Claim:
     start: int = 0
     packing: str = "raw"
     skip: int = 0
+    packed: int | None = None
     floats: np.dtype | None = None
     doubts: tuple[Doubt, ...] = ()
 

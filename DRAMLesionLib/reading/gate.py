@@ -259,21 +259,30 @@ def _plain(claim: Claim) -> Iterator[bytes]:
 
 def _unpacked(claim: Claim) -> Iterator[bytes]:
     bits = _ANY_BITS if claim.packing == "zlib" else _GZIP_BITS
-    return _unpack(claim.data, claim.start, bits)
+    return _unpack(claim.data, claim.start, bits, claim.packed)
 
 
-def _unpack(path: Path, start: int, window_bits: int) -> Iterator[bytes]:
+def _unpack(path: Path, start: int, window_bits: int, most: int | None = None) -> Iterator[bytes]:
     """Unpack a stream to its checksum, block by block and never more than a block at a time.
+
+    Args:
+        path: The file.
+        start: Where the stream begins.
+        window_bits: Which kind of stream, as :mod:`zlib` wants it.
+        most: How many bytes to take from the file at most.
 
     Raises:
         EOFError: If it ends too early.
         zlib.error: If it is damaged.
     """
+    left = path.stat().st_size if most is None else most
     with path.open("rb") as file:
         file.seek(start)
         stream, packed = zlib.decompressobj(window_bits), b""
         while True:
-            packed = packed or file.read(1 << 18)
+            if not packed:
+                packed = file.read(min(1 << 18, left))
+                left -= len(packed)
             block = stream.decompress(packed, _BLOCK)
             if not packed and not block and not stream.eof:
                 raise EOFError

@@ -109,9 +109,8 @@ def nrrd_claim(head: bytes, path: Path) -> Claim:
     skip = skips[0][0]
     if skip > 0 and packing == "raw":
         start, skip = start + skip, 0
-    return Claim(
-        "NrrdImageIO", data, shape, voxel, start, packing, skip, None, _nrrd_doubts(fields)
-    )
+    doubts = _nrrd_doubts(fields)
+    return Claim("NrrdImageIO", data, shape, voxel, start, packing, skip, doubts=doubts)
 
 
 def _nrrd_fields(head: bytes) -> dict[str, str]:
@@ -215,9 +214,9 @@ def meta_claim(head: bytes, path: Path) -> Claim:
     data, start = path, end
     if (name := fields["ElementDataFile"]).upper() != "LOCAL":
         data, start = _beside(path, name), 0
-    packing = "raw"
+    packing, packed = "raw", None
     if _is_true(fields.get("CompressedData", "False")):
-        packing = "zlib"
+        packing, packed = "zlib", _packed_length(fields, local=data == path)
     elif not _is_true(fields.get("BinaryData", "True")):
         packing = "text"
     skip = _integers(fields.get("HeaderSize", "0"))
@@ -227,7 +226,18 @@ def meta_claim(head: bytes, path: Path) -> Claim:
     if skip[0] > 0 and data != path:
         start, skip[0] = skip[0], 0
     doubts = _meta_doubts(fields) if len(shape) > 2 else ()
-    return Claim("MetaImageIO", data, shape, voxel, start, packing, skip[0], None, doubts)
+    return Claim("MetaImageIO", data, shape, voxel, start, packing, skip[0], packed, doubts=doubts)
+
+
+def _packed_length(fields: dict[str, str], *, local: bool) -> int | None:
+    """Return how many bytes the compressed voxels take; None for all of the file beside it."""
+    told = _integers(fields.get("CompressedDataSize", ""))
+    if len(told) == 1 and told[0] > 0:
+        return told[0]
+    if local or "CompressedDataSize" in fields:
+        message = "is damaged: its header does not say how long its compressed voxels are"
+        raise HeaderError(message)
+    return None
 
 
 def _meta_fields(head: bytes) -> tuple[dict[str, str], int]:
