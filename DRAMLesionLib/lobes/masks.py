@@ -42,13 +42,14 @@ def read_lobes(path: Path | str) -> tuple[sitk.Image, dict[int, str] | None]:
     labels = (
         _read_folder_of_masks(path)
         if path.is_dir()
-        else read_labels(path, first=_is_lobe, unplaced=True)
+        else read_labels(path, rank=_rank, unplaced=True)
     )
     return labels, segment_names(labels) or None
 
 
-def _is_lobe(name: str, tags: str) -> bool:
-    return lobe_from_name(name) is not None or lobe_from_entry(tags) is not None
+def _rank(name: str, tags: str) -> int:
+    """Let no other segment, such as one of the whole lung, overwrite a lobe."""
+    return int(lobe_from_name(name) is not None or lobe_from_entry(tags) is not None)
 
 
 def _read_folder_of_masks(folder: Path) -> sitk.Image:

@@ -21,7 +21,7 @@ from DRAMLesionLib.reading.claim import Claim, Doubt
 from DRAMLesionLib.reading.dicom import DicomSeries, list_series, read_series
 from DRAMLesionLib.reading.dicom_values import quiet
 from DRAMLesionLib.reading.notes import UNPLACED, add_notes
-from DRAMLesionLib.reading.segments import flatten_layers, segment_indices
+from DRAMLesionLib.reading.segments import Rank, flatten_layers, segment_indices
 
 __all__ = [
     "DicomSeries",
@@ -67,15 +67,15 @@ def read_ct(
 
 
 def read_labels(
-    path: Path | str, *, first: Callable[[str, str], bool] | None = None, unplaced: bool = False
+    path: Path | str, *, rank: Rank | None = None, unplaced: bool = False
 ) -> sitk.Image:
     """Read a label map.
 
     Args:
         path: Any volume file with whole numbers; a Slicer ``.seg.nrrd``, also with overlapping
             segments in several layers.
-        first: Called with name and tags of a segment: whether it goes before the others where
-            segments overlap. Otherwise the later segment is what counts.
+        rank: Called with name and tags of a segment: of two that overlap, the one with the higher
+            rank gets what they share, of the same rank the later one.
         unplaced: Whether to read labels, too, whose file does not say where they lie in the body,
             with the note :data:`DRAMLesionLib.reading.notes.UNPLACED`.
 
@@ -92,7 +92,7 @@ def read_labels(
     found = _judge_labels(path, claim.doubts, unplaced=unplaced)
     image = _read_file(path, claim, None)
     if image.GetNumberOfComponentsPerPixel() > 1 and segment_indices(image):
-        image, more = flatten_layers(image, str(path), first)
+        image, more = flatten_layers(image, str(path), rank)
         found += more
     headers.check_volume(image, str(path))
     image = _whole_numbers(image, path)

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TypeAlias
 
 import numpy as np
 import SimpleITK as sitk
 
 from DRAMLesionLib.errors import InputError, ScanWarning
 from DRAMLesionLib.images import geometry
+
+Rank: TypeAlias = Callable[[str, str], int]
+"""Tells from name and tags of a segment whether it goes before others where they overlap."""
 
 _MAX_NAME = 40
 
@@ -51,19 +55,19 @@ def shown(name: str) -> str:
 
 
 def flatten_layers(
-    image: sitk.Image, name: str, first: Callable[[str, str], bool] | None = None
+    image: sitk.Image, name: str, rank: Rank | None = None
 ) -> tuple[sitk.Image, list[ScanWarning]]:
     """Merge the layers of a Slicer segmentation into one label map with new label numbers.
 
     Args:
         image: Vectors with one value a layer.
         name: What to call the file in an error.
-        first: Called with name and tags of a segment: whether it goes before the others, so that
-            no other one overwrites it. If left out, the later segment is what counts.
+        rank: Where segments overlap, the one with the higher rank gets what they share, of the
+            same rank the later one. If left out, all have the same.
 
     Returns:
         The label map, with the fields of its segments, and a warning if segments of the same rank
-        overlap.
+        overlap; of the rank 0, only if ``rank`` is left out.
 
     Raises:
         InputError: If a segment lies in a layer that the file does not have.
@@ -72,20 +76,13 @@ def flatten_layers(
     indices = segment_indices(image)
     kind = np.uint8 if len(indices) < 256 else np.uint32
     flat = np.zeros(layers.shape[:-1], dtype=kind)
-    chosen = {
-        index
-        for index in indices
-        if first is not None
-        and first(segment_field(image, index, "Name"), segment_field(image, index, "Tags"))
-    }
+    ranks = {index: _rank(image, index, rank) for index in indices}
     overlaps: dict[tuple[int, int], int] = {}
-    # what comes first is written last
-    order = sorted(indices, key=lambda index: index in chosen)
-    for index in order:
+    for index in sorted(indices, key=ranks.__getitem__):
         where = layers[..., _layer(image, index, name)] == segment_label(image, index)
         for other, count in zip(*np.unique(flat[where], return_counts=True), strict=True):
             before = indices[int(other) - 1]
-            if other and (before in chosen) == (index in chosen):
+            if other and ranks[before] == ranks[index] != 0:
                 overlaps[before, index] = int(count)
         flat[where] = indices.index(index) + 1
     result = geometry.image_like(flat, image)
@@ -94,9 +91,12 @@ def flatten_layers(
             result.SetMetaData(key, image.GetMetaData(key))
     for new, index in enumerate(indices, start=1):
         result.SetMetaData(f"Segment{index}_LabelValue", str(new))
-    if chosen:
-        overlaps = {pair: count for pair, count in overlaps.items() if chosen.issuperset(pair)}
     return result, _told(image, overlaps)
+
+
+def _rank(image: sitk.Image, index: int, rank: Rank | None) -> int:
+    fields = [segment_field(image, index, field) for field in ("Name", "Tags")]
+    return 1 if rank is None else rank(*fields)
 
 
 def _told(image: sitk.Image, overlaps: dict[tuple[int, int], int]) -> list[ScanWarning]:

@@ -56,7 +56,7 @@ def read_pseudolabel(path: Path) -> sitk.Image:
     if path.is_dir():
         message = f"{path} is a folder; a pseudo-label is one file"
         raise InputError(message)
-    labels = read_labels(path)
+    labels = read_labels(path, rank=lambda name, tags: max(_classes_of(name, tags), default=0))
     if not segment_indices(labels):
         return labels
     present = labels_present(labels)
@@ -74,14 +74,7 @@ def read_pseudolabel(path: Path) -> sitk.Image:
 def _class_of(labels: sitk.Image, index: int, path: Path) -> int:
     """Return what a segment stands for, by its name and its code."""
     name, tags = segment_field(labels, index, "Name"), segment_field(labels, index, "Tags")
-    words = set(re.findall(r"[^\W\d_]+", name.lower()))
-    by_name = {kind for kind, known in _WORDS.items() if words & known}
-    if lobe_from_name(name) is not None:
-        by_name = {BACKGROUND}
-    _, code, _ = entry_codes(tags)
-    by_code = BACKGROUND if lobe_from_entry(tags) is not None else _BY_CODE.get(code)
-    found = by_name - {BACKGROUND} or by_name
-    found |= set() if by_code is None else {by_code}
+    found = _classes_of(name, tags)
     if len(found) == 1:
         return found.pop()
     if found:
@@ -93,6 +86,19 @@ def _class_of(labels: sitk.Image, index: int, path: Path) -> int:
             "take it out"
         )
     raise InputError(message)
+
+
+def _classes_of(name: str, tags: str) -> set[int]:
+    """Return what the name of a segment and its code say; they may disagree, or say nothing."""
+    words = set(re.findall(r"[^\W\d_]+", name.lower()))
+    by_name = {kind for kind, known in _WORDS.items() if words & known}
+    if lobe_from_name(name) is not None:
+        by_name = {BACKGROUND}
+    _, code, _ = entry_codes(tags)
+    by_code = BACKGROUND if lobe_from_entry(tags) is not None else _BY_CODE.get(code)
+    found = by_name - {BACKGROUND} or by_name
+    found |= set() if by_code is None else {by_code}
+    return found
 
 
 def label_on(label: sitk.Image, grid: sitk.Image, name: str) -> np.ndarray:
