@@ -63,8 +63,15 @@ def _add_slices(commands: argparse._SubParsersAction) -> None:
         "slices", help="Measure weights or a method on 2D slices with masks."
     )
     command.set_defaults(run=_slices)
-    command.add_argument("--images", type=Path, required=True, help="folder of 8-bit PNG slices")
-    command.add_argument("--masks", type=Path, required=True, help="masks with the same names")
+    command.add_argument(
+        "--images",
+        type=Path,
+        required=True,
+        help="folder of slices: PNG, JPEG, BMP or TIFF, 8 bits",
+    )
+    command.add_argument(
+        "--masks", type=Path, required=True, help="masks of the same names, black where no lesion"
+    )
     command.add_argument("--output", type=Path, required=True, help="folder of the results")
     command.add_argument(
         "--weights", type=Path, default=BUNDLED, help="weights, or the folder of a method's run"

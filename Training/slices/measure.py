@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from scipy import ndimage
 from skimage.transform import resize
 
@@ -31,6 +31,7 @@ from Training import metrics
 from Training.learning.results import plain
 from Training.slices import prepare as slices_prepare
 from Training.slices.flat import flat_probabilities
+from Training.slices.pictures import Slice, read_slices
 from Training.slices.prepare import CHEST_WALL_HU, LUNGS_MM, prepare_slice
 
 RESULT = "slices.json"
@@ -38,21 +39,6 @@ MASKS, MAPS, OUTLINES = "masks", "maps", "outlines"
 
 TRUTH_COLOUR, FOUND_COLOUR, LUNG_COLOUR = (230, 159, 0), (86, 180, 233), (120, 120, 120)
 """Orange, sky blue and grey: told apart by the colour-blind and in print."""
-
-
-@dataclass(frozen=True)
-class Slice:
-    """One picture with its truth.
-
-    Attributes:
-        name: Of both files, without extension.
-        grey: (j, i) uint8.
-        truth: (j, i) bool.
-    """
-
-    name: str
-    grey: np.ndarray
-    truth: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -89,12 +75,12 @@ def measure_slices(
     """Find the lesions of every slice, compare with the masks, and write it all.
 
     Args:
-        images: Folder of PNG slices, 8-bit greys.
-        masks: Folder of masks with the same names, not 0 where lesion.
+        images: See :func:`Training.slices.pictures.read_slices`.
+        masks: See there.
         output: Folder of the results; one that holds results of an earlier run is replaced.
         finder: From :func:`network_finder`, say.
         settings: What goes into the file beside the figures.
-        report: Called with a line of text for each slice.
+        report: Called with a line of text for each slice, and each file that was left out.
 
     Returns:
         The content of ``slices.json``.
@@ -102,7 +88,10 @@ def measure_slices(
     Raises:
         InputError: If the slices cannot be used, all reasons named, or the output not written.
     """
-    slices = read_slices(images, masks)
+    notes: list[str] = []
+    slices = read_slices(images, masks, notes.append)
+    for note in notes:
+        report(note)
     with whole_folder(output, RESULT) as folder:
         for name in (MASKS, MAPS, OUTLINES):
             (folder / name).mkdir()
@@ -112,7 +101,7 @@ def measure_slices(
             _write_pictures(folder, one, found[-1])
             overlap = metrics.dice(found[-1].mask, one.truth)
             report(f"{number}/{len(slices)} {one.name}: Dice {overlap:.3f} {found[-1].note}")
-        content = {"settings": settings, **compare(slices, found)}
+        content = {"settings": settings, "notes": notes, **compare(slices, found)}
         write_text(json.dumps(content, indent=1) + "\n", folder / RESULT)
     return content
 
@@ -207,58 +196,6 @@ def compare(slices: list[Slice], found: list[Found]) -> dict[str, Any]:
         "by_slice": rows,
     }
     return cast(dict[str, Any], plain(content))
-
-
-def read_slices(images: Path, masks: Path) -> list[Slice]:
-    """Read slices and masks.
-
-    Raises:
-        InputError: If a folder is missing or empty, or a file cannot be used; all are named.
-    """
-    for folder in (images, masks):
-        if not folder.is_dir():
-            message = f"{folder} is no folder"
-            raise InputError(message)
-    paths = sorted(images.glob("*.png"))
-    if not paths:
-        message = f"there is no PNG in {images}"
-        raise InputError(message)
-    slices, problems = [], []
-    for path in paths:
-        try:
-            grey, mask = _read_grey(path), _read_grey(masks / path.name)
-        except InputError as error:
-            problems.append(str(error))
-            continue
-        if grey.shape != mask.shape:
-            problems.append(f"{path.name}: picture {grey.shape} and mask {mask.shape} differ")
-            continue
-        slices.append(Slice(path.stem, grey, mask > 0))
-    if problems:
-        message = f"{len(problems)} of {len(paths)} slices cannot be used: {'; '.join(problems)}"
-        raise InputError(message)
-    return slices
-
-
-def _read_grey(path: Path) -> np.ndarray:
-    try:
-        with Image.open(path) as image:
-            if image.mode in ("RGB", "RGBA", "P", "LA"):
-                colours = np.asarray(image.convert("RGB"))
-                if np.ptp(colours, axis=2).any():
-                    message = f"{path.name} has colours; greys are needed"
-                    raise InputError(message)
-                return colours[..., 0]
-            if image.mode not in ("L", "1"):
-                message = f"{path.name} has no 8-bit greys (its mode is {image.mode})"
-                raise InputError(message)
-            return np.asarray(image.convert("L"))
-    except FileNotFoundError as error:
-        message = f"{path} is missing"
-        raise InputError(message) from error
-    except (UnidentifiedImageError, OSError) as error:
-        message = f"{path} cannot be read: {error}"
-        raise InputError(message) from error
 
 
 def _write_pictures(folder: Path, one: Slice, found: Found) -> None:

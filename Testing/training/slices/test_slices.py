@@ -17,8 +17,9 @@ from Training.__main__ import main
 from Training.slices import measure as slices
 from Training.slices import methods as slices_methods
 from Training.slices.flat import flat_probabilities
-from Training.slices.measure import Found, Slice
+from Training.slices.measure import Found
 from Training.slices.methods import as_volume
+from Training.slices.pictures import Slice, read_slices
 from Training.slices.prepare import find_lungs, prepare_slice, to_hu
 
 ROWS, COLUMNS = np.mgrid[:150, :200]
@@ -144,6 +145,7 @@ def test_any_method_reads_a_slice_as_a_volume(folders, capsys, monkeypatch):
     content = json.loads((folders / "out" / "slices.json").read_text())
     assert content["settings"]["method"].startswith("dRAM, in the middle")
     assert content["slices"] == 1
+    assert content["notes"] == [f"left out: the mask b.png has no picture in {folders / 'images'}"]
     assert _run(folders, *words, "--row", "CAM") == 1
     assert "no row 'CAM'; known: dRAM, dRAM refined" in capsys.readouterr().err
     assert _run(folders, *words, "--threshold", "0.4") == 1
@@ -169,7 +171,12 @@ def test_every_bad_slice_is_named_and_nothing_is_written(folders, capsys):
     Image.fromarray(colours).save(folders / "images" / "d.png")
     assert _run(folders) == 1
     said = capsys.readouterr().err
-    for text in ("a.png is missing", "b.png: picture", "c.png cannot be read", "d.png has colours"):
+    for text in (
+        "a.png has no mask",
+        "b.png: picture",
+        "c.png cannot be read",
+        "d.png has colours",
+    ):
         assert text in said
     assert not (folders / "out").exists()
 
@@ -191,7 +198,7 @@ def test_a_slice_without_lung_is_noted_and_other_files_are_left_alone(folders, c
 def test_real_slices_have_most_of_their_lesions_inside_the_lungs():
     folder = DATA / "covid19-a"
     for name, least in (("013", 0.95), ("014", 0.85), ("057", 0.95)):
-        every = slices.read_slices(folder / "images", folder / "lesions")
+        every = read_slices(folder / "images", folder / "lesions")
         one = next(s for s in every if s.name == name)
         prepared = prepare_slice(one.grey, 1.5)
         lungs = np.asarray(
