@@ -21,7 +21,13 @@ from DRAMLesionLib.lobes.terminology import (
     lobe_from_name,
 )
 from DRAMLesionLib.reading.files import read_labels
-from DRAMLesionLib.reading.segments import segment_field, segment_indices
+from DRAMLesionLib.reading.notes import add_notes, notes
+from DRAMLesionLib.reading.segments import (
+    segment_field,
+    segment_indices,
+    segment_label,
+    shown,
+)
 from Training.dataset.cache import BACKGROUND, LESION, VESSEL
 
 _WORDS = {
@@ -49,6 +55,7 @@ def read_pseudolabel(path: Path) -> sitk.Image:
 
     Returns:
         0 background, 1 vessel, 2 lesion; other values of a plain label map are left as they are.
+        What a user has to know is attached as :mod:`DRAMLesionLib.reading.notes`.
 
     Raises:
         InputError: If it cannot be read, or a segment with voxels is neither.
@@ -62,13 +69,15 @@ def read_pseudolabel(path: Path) -> sitk.Image:
     present = labels_present(labels)
     classes: dict[int, int] = {}
     for index in segment_indices(labels):
-        value = segment_field(labels, index, "LabelValue").strip()
-        if value.isdigit() and int(value) in present:
-            classes[int(value)] = _class_of(labels, index, path)
+        value = segment_label(labels, index)
+        if value is not None and value in present:
+            classes[value] = _class_of(labels, index, path)
     if unnamed := sorted(present - classes.keys()):
         message = f"{path} has voxels of the value {unnamed[0]}, which none of its segments has"
         raise InputError(message)
-    return sitk.ChangeLabel(labels, {value: float(kind) for value, kind in classes.items()})
+    result = sitk.ChangeLabel(labels, {value: float(kind) for value, kind in classes.items()})
+    add_notes(result, notes(labels))
+    return result
 
 
 def _class_of(labels: sitk.Image, index: int, path: Path) -> int:
@@ -79,11 +88,11 @@ def _class_of(labels: sitk.Image, index: int, path: Path) -> int:
         return found.pop()
     if found:
         told = " and ".join(_CLASSES[kind] for kind in sorted(found))
-        message = f"{path}: name and code of the segment {name!r} say {told}: make them agree"
+        message = f"{path}: name and code of the segment {shown(name)} say {told}: make them agree"
     else:
         message = (
-            f"{path} has the segment {name!r}, which is neither lesion nor vessel: name it so, or "
-            "take it out"
+            f"{path} has the segment {shown(name)}, which is neither lesion nor vessel: name it "
+            "so, or take it out"
         )
     raise InputError(message)
 

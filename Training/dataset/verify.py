@@ -11,6 +11,7 @@ from DRAMLesionLib.lobes import Lobe, fit
 from DRAMLesionLib.lobes.masks import read_lobes
 from DRAMLesionLib.lobes.schemes import to_lobes
 from DRAMLesionLib.reading import checks, files
+from DRAMLesionLib.reading.notes import notes
 from Training.dataset.cache import LESION
 from Training.dataset.folder import Case
 from Training.dataset.labels import label_on, read_pseudolabel
@@ -71,11 +72,13 @@ def _label_problems(case: Case, ct: sitk.Image) -> list[Problem]:
     if case.label is None:
         return []
     name = f"the pseudo-label {case.label.name}"
-    label = label_on(read_pseudolabel(case.label), ct, name)
+    given = read_pseudolabel(case.label)
+    found = [Problem(case.name, f"{name}: {n.message}", fatal=False) for n in notes(given)]
+    label = label_on(given, ct, name)
     if any(case.scores.values()) and not (label == LESION).any():
         message = f"{name} has no lesion ({LESION}), but the lobes have scores above 0"
-        return [Problem(case.name, message, fatal=False)]
-    return []
+        found.append(Problem(case.name, message, fatal=False))
+    return found
 
 
 def _lobes(case: Case, ct: sitk.Image, scheme: str) -> tuple[sitk.Image, list]:

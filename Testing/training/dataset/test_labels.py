@@ -119,3 +119,37 @@ def test_a_training_set_uses_segmentations_of_lobes_and_lesions(phantom, tmp_pat
     assert not loaded.estimated
     found, given = sitk.GetArrayFromImage(loaded.lobes), sitk.GetArrayFromImage(lobes)
     assert np.mean(found[given > 0] == given[given > 0]) > 0.99
+
+
+def _layers(path, *segments):
+    """Write overlapping segments, each a mask in a layer of its own, as 3D Slicer does."""
+    masks = np.stack([mask for mask, *_ in segments], axis=-1).astype(np.uint8)
+    head = "NRRD0004\ntype: unsigned char\ndimension: 4\nspace: left-posterior-superior\n"
+    head += f"sizes: {' '.join(map(str, masks.shape[::-1]))}\nkinds: list domain domain domain\n"
+    head += "space directions: none (1,0,0) (0,1,0) (0,0,1)\nspace origin: (0,0,0)\n"
+    head += "encoding: raw\n"
+    for n, (_, name) in enumerate(segments):
+        head += f"Segment{n}_Name:={name}\nSegment{n}_LabelValue:=1\nSegment{n}_Layer:={n}\n"
+    path.write_bytes(f"{head}\n".encode() + masks.tobytes())
+    return path
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0), (1, 0, 2)])
+def test_lesion_goes_before_vessel_and_lung_where_they_overlap(order, tmp_path):
+    lesion, vessel, lung = VALUES == 7, np.isin(VALUES, (7, 9)), VALUES >= 0
+    parts = ((lesion, "Lesion"), (vessel, "Vessel"), (lung, "Lobes (mask for editing)"))
+    label = read_pseudolabel(_layers(tmp_path / "a.seg.nrrd", *(parts[n] for n in order)))
+    expected = np.where(VALUES == 7, 2, np.where(VALUES == 9, 1, 0))
+    np.testing.assert_array_equal(sitk.GetArrayFromImage(label), expected)
+
+
+def test_segments_of_one_kind_that_overlap_are_told(phantom, tmp_path):
+    lobes = sitk.ReadImage(str(phantom / "lobes.nii.gz"))
+    size = sitk.GetArrayFromImage(lobes).shape
+    part = np.zeros(size, dtype=bool)
+    part[2:6, 2:6, 2:6] = True
+    path = _layers(tmp_path / "a.seg.nrrd", (part, "Lesion"), (part, "Consolidation"))
+    scores = dict.fromkeys(Lobe, 1)
+    case = Case("a", phantom / "ct.nii.gz", phantom / "lobes.nii.gz", scores, path)
+    said = [p.message for p in load_case(case)[1] if p.message.startswith("the pseudo-label")]
+    assert any("'Lesion'" in line and "'Consolidation'" in line for line in said)
