@@ -1,7 +1,7 @@
 """Command line of the library: ``python -m DRAMLesionLib segment|lobes|phantom``.
 
 Exit status 0 done, 1 could not be done (one line on standard error), 2 wrong usage, 130 stopped by
-Ctrl-C. Heavy imports happen inside the commands, so that ``--help`` is instant.
+Ctrl-C, 143 by SIGTERM. Heavy imports happen inside the commands, so that ``--help`` is instant.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from pathlib import Path
 
 from DRAMLesionLib import __version__
 from DRAMLesionLib.errors import Cancelled, DRAMLesionError
+from DRAMLesionLib.memory import told
+from DRAMLesionLib.tables import one_line
 
 Progress = Callable[[str, float], None]
 
@@ -39,30 +41,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
     progress = _JsonProgress() if options.json_progress else _TerminalProgress()
     try:
         message = options.command(options, progress)
+    except _Terminated:
+        return _failed(progress, "stopped; nothing was written", 143)
     except KeyboardInterrupt:
-        progress.end()
-        print("stopped; nothing was written", file=sys.stderr)
-        return 130
+        return _failed(progress, "stopped; nothing was written", 130)
     except Cancelled as error:
-        progress.end()
-        print(error, file=sys.stderr)
-        return 1
-    except DRAMLesionError as error:
-        progress.end()
-        print(f"dramlesion: {error}", file=sys.stderr)
-        return 1
-    except MemoryError:
-        progress.end()
-        print(
-            "dramlesion: not enough memory for this CT; close other programs or use a computer "
-            "with more",
-            file=sys.stderr,
-        )
-        return 1
+        return _failed(progress, str(error), 1)
+    except (DRAMLesionError, OSError, MemoryError, RuntimeError) as error:
+        reason = one_line(told(error))
+        if not reason:
+            raise
+        return _failed(progress, f"dramlesion: {reason}", 1)
     progress.end()
     if not options.json_progress:
         print(message)
     return 0
+
+
+def _failed(progress: _JsonProgress | _TerminalProgress, line: str, status: int) -> int:
+    progress.end()
+    print(line, file=sys.stderr)
+    return status
 
 
 def segment(options: argparse.Namespace, progress: Progress) -> str:
@@ -70,12 +69,14 @@ def segment(options: argparse.Namespace, progress: Progress) -> str:
     from DRAMLesionLib.lobes import masks
     from DRAMLesionLib.pipeline import LesionPipeline
     from DRAMLesionLib.reading import files
-    from DRAMLesionLib.report.output import write_result
+    from DRAMLesionLib.report.output import check_output, write_result
     from DRAMLesionLib.weights import BUNDLED
 
+    check_output(options.output)
     progress("read", 0.0)
     pipeline = LesionPipeline(options.device, options.weights or BUNDLED, options.lobe_provider)
     ct, warnings = files.read_ct(options.ct, options.series)
+    check_output(options.output, ct.GetNumberOfPixels(), options.maps)
     lobes, names = masks.read_lobes(options.lobes) if options.lobes else (None, None)
     result = pipeline.run(
         ct,
@@ -105,8 +106,11 @@ def lobes(options: argparse.Namespace, progress: Progress) -> str:
     from DRAMLesionLib.lobes.providers import provide_lobes
     from DRAMLesionLib.reading import checks, files
 
+    writing.check_image_writable(options.output)
     progress("read", 0.0)
     ct, warnings = files.read_ct(options.ct, options.series)
+    # compressed to a tenth at least
+    writing.check_image_writable(options.output, 0.1 * ct.GetNumberOfPixels())
     warnings = [*warnings, *checks.check_ct(ct, str(options.ct))]
     estimate = provide_lobes(
         ct, options.lobe_provider, lambda fraction: progress("lobes", 0.05 + 0.9 * fraction)
@@ -121,8 +125,11 @@ def lobes(options: argparse.Namespace, progress: Progress) -> str:
 
 def phantom(options: argparse.Namespace, progress: Progress) -> str:
     """Make a phantom chest CT with its truth."""
+    from DRAMLesionLib import writing
     from DRAMLesionLib.phantom import make_phantom
 
+    # a body of 50 litres, and two bytes and a half for the CT and the truth of a voxel
+    writing.check_writable(options.output, 2.5 * 5e7 / options.spacing**3)
     made = make_phantom(
         seed=options.seed,
         spacing=options.spacing,
@@ -250,10 +257,18 @@ class _TerminalProgress:
             sys.stderr.flush()
 
 
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM came."""
+
+
 def _stop_on_terminate() -> None:
     """Let SIGTERM, by which the Slicer module cancels a run, clean up as Ctrl-C does."""
+
+    def stop(_number: int, _frame: object) -> None:
+        raise _Terminated
+
     if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        signal.signal(signal.SIGTERM, stop)
 
 
 def _minutes(seconds: float) -> str:

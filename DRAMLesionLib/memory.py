@@ -7,6 +7,8 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from DRAMLesionLib.errors import DRAMLesionError
+
 _NO_LIMIT = 2**60
 """Control groups of version 1 call no limit a number near 2^63."""
 
@@ -30,6 +32,21 @@ def is_out_of_memory(error: BaseException) -> bool:
         return True
     text = str(error).lower()
     return isinstance(error, RuntimeError) and any(word in text for word in _WORDS)
+
+
+def told(error: BaseException) -> str:
+    """Return one sentence on an error that a user may cause; nothing for a mistake of the program.
+
+    Those are the library's own errors, what the operating system says, and a lack of memory.
+    """
+    if isinstance(error, DRAMLesionError):
+        return str(error)
+    if is_out_of_memory(error):
+        return "not enough memory for this CT; close other programs or use a computer with more"
+    if isinstance(error, OSError):
+        where = "" if error.filename is None else f"{error.filename}: "
+        return f"{where}{error.strerror or error}"
+    return ""
 
 
 def free_bytes(root: Path = Path("/")) -> float | None:

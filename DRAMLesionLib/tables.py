@@ -1,7 +1,7 @@
 """Tables as text: cells by column, read as spreadsheets write them, each oddity named by its line.
 
 Commas, semicolons or tabs between the cells, UTF-8 or UTF-16: programs and countries differ. What
-could be read in two ways is refused.
+could be read in two ways is refused. What is written is shown by a spreadsheet and not computed.
 """
 
 from __future__ import annotations
@@ -11,9 +11,10 @@ import csv
 import io
 import re
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from DRAMLesionLib.errors import InputError
 
@@ -26,6 +27,12 @@ _BOMS = {
 _MAX_BYTES = 1 << 26
 _LINE_END = re.compile(r"\r\n|\n|\r")
 
+_FORMULA = ("=", "+", "-", "@")
+"""How cells begin that spreadsheets take for formulas; tabs and line ends go anyway."""
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
+"""Characters that command terminals, or end lines."""
+
 
 @dataclass(frozen=True)
 class Row:
@@ -33,7 +40,8 @@ class Row:
 
     Attributes:
         line: Number of its first line in the file, from 1.
-        cells: What stands in it, stripped and in Unicode's composed form (NFC).
+        cells: What stands in it, stripped, as :func:`original` has it and in Unicode's composed
+            form (NFC).
     """
 
     line: int
@@ -95,6 +103,48 @@ def read_table(path: Path, columns: Sequence[str]) -> Table:
     return Table(names, rows[1:])
 
 
+def csv_text(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
+    """Return a table as CSV with a header; text that came from outside is harmless in it.
+
+    Args:
+        columns: In their order; other entries of rows are left out.
+        rows: Values by column; what is None or missing becomes an empty cell.
+    """
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow([cell(column) for column in columns])
+    for row in rows:
+        writer.writerow([cell(row.get(column)) for column in columns])
+    return text.getvalue()
+
+
+def cell(value: Any) -> Any:
+    """Return a value for a cell: numbers as they are, text on one line and never a formula.
+
+    A formula gets an apostrophe before it, by which spreadsheets know text. :func:`original` takes
+    it away again.
+    """
+    if value is None:
+        return ""
+    if not isinstance(value, str):
+        return value
+    text = one_line(value)
+    # a sign alone means that there is no value, and a number is one
+    if text.startswith(_FORMULA) and len(text) > 1 and not _is_number(text):
+        return f"'{text}"
+    return text
+
+
+def original(text: str) -> str:
+    """Return the text that :func:`cell` was given, up to control characters."""
+    return text[1:] if text.startswith("'") and cell(text[1:]) == text else text
+
+
+def one_line(text: str) -> str:
+    """Return text without control characters: names of files may hold escape sequences."""
+    return _CONTROL.sub(" ", text).strip()
+
+
 def _text(path: Path, columns: Sequence[str]) -> str:
     """Return the text of a table, whichever way a spreadsheet has encoded it."""
     try:
@@ -137,7 +187,7 @@ def _rows(text: str, path: Path) -> Iterator[Row]:
     line = 1 + skipped
     try:
         for cells in reader:
-            stripped = [unicodedata.normalize("NFC", cell.strip()) for cell in cells]
+            stripped = [unicodedata.normalize("NFC", original(c.strip())) for c in cells]
             if any(stripped):
                 yield Row(line, stripped)
             line = reader.line_num + 1 + skipped
@@ -152,3 +202,11 @@ def _separator(text: str) -> str:
     """Return what lies between the cells of the first line that has some."""
     first = next((line for line in _LINE_END.split(text) if line.strip()), "")
     return max(_SEPARATORS, key=first.count)
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True

@@ -7,7 +7,6 @@ brings. Pickled checkpoints are never loaded.
 from __future__ import annotations
 
 import hashlib
-import json
 import struct
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -16,10 +15,10 @@ from typing import Annotated, Any, Literal, TypeVar
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import nn
 
-from DRAMLesionLib import typed
+from DRAMLesionLib import typed, writing
 from DRAMLesionLib.errors import InputError, WeightsError
 from DRAMLesionLib.networks.regression import RegressionNetwork
 from DRAMLesionLib.networks.unet import UNet3D
@@ -188,7 +187,7 @@ def save_network(
     config: Mapping[str, Any],
     metrics: Mapping[str, Any],
 ) -> Card:
-    """Write a network and its card; both appear whole or not at all.
+    """Write a network and its card; both appear whole or not at all, the card as the last.
 
     Args:
         network: The trained network.
@@ -202,34 +201,29 @@ def save_network(
         metrics: See :class:`Card`.
 
     Raises:
+        OutputError: If they cannot be written. What was there before is there again.
         WeightsError: If ``architecture`` does not build the network that is to be saved.
     """
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     state = {key: value.detach().cpu().contiguous() for key, value in network.state_dict().items()}
     try:
         build_network(architecture, name).load_state_dict(state)
     except RuntimeError as error:
         message = f"the architecture given for {name} does not fit its tensors: {error}"
         raise WeightsError(message) from error
-    tensors_part = folder / f".{name}.safetensors.part"
-    save_file(state, tensors_part)
-    card = Card(
-        name=name,
-        architecture=architecture,
-        sha256=_checksum(tensors_part),
-        date=date,
-        data=data,
-        licence=licence,
-        config=dict(config),
-        metrics=dict(metrics),
-    )
-    card_part = folder / f".{name}.json.part"
-    content = {"format": _FORMAT, **card.__dict__}
-    text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
-    card_part.write_text(text, encoding="utf-8")
-    tensors_part.replace(folder / f"{name}.safetensors")
-    card_part.replace(folder / f"{name}.json")
+    with writing.whole_results(folder, f"{name}.json") as part:
+        content = save(state)
+        writing.write_bytes(content, part / f"{name}.safetensors")
+        card = Card(
+            name=name,
+            architecture=architecture,
+            sha256=hashlib.sha256(content).hexdigest(),
+            date=date,
+            data=data,
+            licence=licence,
+            config=dict(config),
+            metrics=dict(metrics),
+        )
+        writing.write_json({"format": _FORMAT, **card.__dict__}, part / f"{name}.json")
     return card
 
 

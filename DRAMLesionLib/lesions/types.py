@@ -19,6 +19,7 @@ import numpy as np
 import SimpleITK as sitk
 from scipy import ndimage
 
+from DRAMLesionLib import writing
 from DRAMLesionLib.errors import InputError, WeightsError
 from DRAMLesionLib.images.boxes import Slices, bounding_box
 from DRAMLesionLib.images.geometry import image_like, same_grid, voxel_ml
@@ -146,7 +147,11 @@ class ReferenceTable:
         )
 
     def save(self, path: Path | str) -> None:
-        """Write the table as JSON, one component a line."""
+        """Write the table as JSON, one component a line.
+
+        Raises:
+            OutputError: If it cannot be written.
+        """
         rows = zip(self.volume_ml, self.mean_hu, self.sd_hu, self.types, strict=True)
         lines = ",\n".join(
             f"  [{volume:.6g}, {mean:.1f}, {sd:.1f}, {int(kind)}]"
@@ -154,7 +159,7 @@ class ReferenceTable:
         )
         head = {"format": FORMAT, "version": VERSION, "source": self.source, "fields": FIELDS}
         text = json.dumps(head, indent=1)[:-2] + ',\n "components": [\n' + lines + "\n ]\n}\n"
-        Path(path).write_text(text, encoding="utf-8")
+        writing.write_text(text, path)
 
 
 def classify_lesions(

@@ -100,7 +100,7 @@ def _match_numbers(node: Any) -> Matches:
     """Return what the library reads from the numbers and the anatomy; nothing if it cannot."""
     try:
         image = volumes.image_from_volume(node)
-        translated = sitk.GetArrayViewFromImage(to_lobes(sitk.Cast(image, sitk.sitkUInt16)))
+        translated = sitk.GetArrayFromImage(to_lobes(sitk.Cast(image, sitk.sitkUInt16)))
     except (LobeError, RuntimeError):
         return {}
     labels = slicer.util.arrayFromVolume(node)

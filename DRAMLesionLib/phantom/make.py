@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import shutil
-import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
+from DRAMLesionLib import writing
 from DRAMLesionLib.lesions.severity import score_to_interval
 from DRAMLesionLib.lesions.types import LesionType
 from DRAMLesionLib.lobes import Lobe
@@ -26,6 +24,10 @@ from DRAMLesionLib.phantom.scanner import draw_scan, scan_phantom
 from DRAMLesionLib.phantom.tubes import smooth_path
 
 Progress = Callable[[float], None]
+
+IMAGES = ("ct", "lobes", "vessels", "airways", "lesions")
+TRUTH = "truth.json"
+"""The numbers of a phantom, and the file that says that it is complete."""
 
 _STREAMS = (
     "patient",
@@ -71,23 +73,16 @@ class Phantom:
     def write(self, folder: str | Path) -> None:
         """Write the images as NIfTI and the numbers as ``truth.json`` into ``folder``.
 
-        The files appear under their names only when all of them are complete.
+        The files appear under their names only when all of them are complete, ``truth.json`` as
+        the last.
 
         Raises:
-            OSError: If the folder cannot be written.
+            OutputError: If the folder cannot be written to. What was there before is there again.
         """
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        hidden = Path(tempfile.mkdtemp(prefix=".phantom-", dir=folder))
-        try:
-            for name in ("ct", "lobes", "vessels", "airways", "lesions"):
-                sitk.WriteImage(getattr(self, name), str(hidden / f"{name}.nii.gz"), True)
-            text = json.dumps(self._truth(), indent=2) + "\n"
-            (hidden / "truth.json").write_text(text, encoding="utf-8")
-            for path in sorted(hidden.iterdir()):
-                path.replace(folder / path.name)
-        finally:
-            shutil.rmtree(hidden, ignore_errors=True)
+        with writing.whole_results(folder, TRUTH) as part:
+            for name in IMAGES:
+                writing.write_image(getattr(self, name), part / f"{name}.nii.gz")
+            writing.write_json(self._truth(), part / TRUTH)
 
     def _truth(self) -> dict[str, object]:
         return {

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 from collections.abc import Mapping
 from pathlib import PurePath
@@ -13,6 +11,7 @@ import numpy as np
 
 from DRAMLesionLib.lesions import severity
 from DRAMLesionLib.report.model import LESION_LABELS, LobeRow, Report
+from DRAMLesionLib.tables import csv_text
 
 RESEARCH_ONLY = "Research use only. Not a medical device."
 JSON_FORMAT = 1
@@ -39,13 +38,8 @@ def to_csv(report: Report) -> str:
 
     Volumes are in ml, percentages 0 to 100; a cell without a value is empty.
     """
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(("lobe", *_COLUMNS))
-    for row in (*report.rows, *report.totals):
-        values = _row(row)
-        writer.writerow([row.name, *("" if values[c] is None else values[c] for c in _COLUMNS)])
-    return text.getvalue()
+    rows = (*report.rows, *report.totals)
+    return csv_text(("lobe", *_COLUMNS), ({"lobe": row.name, **_row(row)} for row in rows))
 
 
 def to_json(report: Report) -> dict[str, Any]:

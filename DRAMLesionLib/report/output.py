@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from DRAMLesionLib import writing
+from DRAMLesionLib.errors import OutputError
 from DRAMLesionLib.report import data, html, pictures
 
 if TYPE_CHECKING:
@@ -16,8 +17,12 @@ if TYPE_CHECKING:
 
 MASKS = ("lesions", "vessels", "lobes")
 MAPS = ("dram", "dram_refined", "lesion_probability")
+TABLES = ("lobes.csv", "report.json", "report.html")
 MARKER = "report.json"
 """The file that says that a result is complete."""
+
+_LABEL_BYTES, _MAP_BYTES, _REPORT_BYTES = 0.05, 1.0, 5e6
+"""Room on the disk: a voxel of a label map and of a map, compressed and rounded up; a report."""
 
 
 def write_result(
@@ -56,6 +61,30 @@ def write_result(
     if progress is not None:
         progress(1.0)
     return [folder / name for name in written]
+
+
+def check_output(folder: Path | str, voxels: int = 0, maps: bool = False) -> None:
+    """Find out before the computing begins that :func:`write_result` could not write.
+
+    Args:
+        folder: Where to.
+        voxels: How many the CT has, for the room that the results need.
+        maps: Whether maps are to be written.
+
+    Raises:
+        OutputError: If the folder cannot be made or written to, something stands in the way, the
+            path is too long, or there is too little room.
+    """
+    folder = Path(folder)
+    needed = voxels * (_LABEL_BYTES * len(MASKS) + maps * _MAP_BYTES * len(MAPS))
+    writing.check_writable(folder, needed + _REPORT_BYTES if voxels else 0)
+    for name in (*(f"{name}.nii.gz" for name in (*MASKS, *MAPS)), *TABLES):
+        if (folder / name).is_dir():
+            message = (
+                f"cannot write to {folder / name}: a folder stands where a file should be; choose "
+                "another place"
+            )
+            raise OutputError(message)
 
 
 def _write_report(result: LesionResult, folder: Path) -> None:

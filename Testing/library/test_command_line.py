@@ -1,4 +1,5 @@
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -128,6 +129,127 @@ def test_ctrl_c_while_writing_leaves_nothing(case, tmp_path, monkeypatch, capsys
     assert "nothing was written" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("after", "raised", "status"),
+    [("lobes.csv", KeyboardInterrupt, 130), ("report.json", OSError(28, "No space left"), 1)],
+)
+def test_earlier_results_stay_if_the_new_ones_do_not_get_their_places(
+    case, tmp_path, monkeypatch, after, raised, status
+):
+    assert _segment(case, tmp_path, "--maps") == 0
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    replace = Path.replace
+
+    def fail(path, target):
+        replace(path, target)
+        if target == tmp_path / after and not target.with_name("failed").exists():
+            (tmp_path / "failed").touch()
+            raise raised
+
+    monkeypatch.setattr(Path, "replace", fail)
+    assert _segment(case, tmp_path) == status
+    (tmp_path / "failed").unlink()
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+@pytest.fixture
+def no_computing(monkeypatch):
+    """Let the commands end where the long computations begin."""
+
+    def computing(*_, **__):
+        pytest.fail("the computing began")
+
+    for module, name in (
+        ("pipeline", "LesionPipeline.run"),
+        ("lobes.providers", "provide_lobes"),
+        ("phantom", "make_phantom"),
+    ):
+        monkeypatch.setattr(f"DRAMLesionLib.{module}.{name}", computing)
+
+
+@pytest.mark.parametrize(
+    ("command", "output", "says"),
+    [
+        ("segment", "afile", "a file stands where a folder should be"),
+        ("segment", "afile/out", "a file stands where a folder should be"),
+        ("segment", "n" * 300, "the path is too long"),
+        ("segment", "taken", "lesions.nii.gz: a folder stands where a file should be"),
+        ("lobes", "afile/lobes.nii.gz", "a file stands where a folder should be"),
+        ("lobes", "taken/lesions.nii.gz", "a folder stands where a file should be"),
+        ("lobes", "lobes.txt", "unknown kind of image file"),
+        ("lobes", f"{'n' * 300}.nii.gz", "the path is too long"),
+        ("phantom", "afile", "a file stands where a folder should be"),
+        ("phantom", "n" * 300, "the path is too long"),
+    ],
+)
+def test_an_output_that_cannot_be_made_is_told_before_the_computing(
+    case, tmp_path, capsys, no_computing, command, output, says
+):
+    (tmp_path / "afile").touch()
+    (tmp_path / "taken" / "lesions.nii.gz").mkdir(parents=True)
+    ct = [] if command == "phantom" else [str(case / "ct scan.nrrd")]
+    assert command_line.main([command, *ct, "-o", str(tmp_path / output)]) == 1
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert error.startswith("dramlesion: ")
+    assert says in error
+    assert sorted(_names(tmp_path)) == ["afile", "taken"]
+
+
+@pytest.mark.parametrize("command", ["segment", "lobes", "phantom"])
+def test_too_little_room_is_told_before_the_computing(
+    case, tmp_path, capsys, monkeypatch, no_computing, command
+):
+    usage = type(shutil.disk_usage(tmp_path))(10**9, 10**9 - 9000, 9000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
+    ct = [] if command == "phantom" else [str(case / "ct scan.nrrd")]
+    name = "x.nii.gz" if command == "lobes" else "x"
+    assert command_line.main([command, *ct, "-o", str(tmp_path / name)]) == 1
+    assert "0 MB are free; make room or choose another place" in capsys.readouterr().err
+    assert _names(tmp_path) == set()
+
+
+@pytest.mark.parametrize("maps", [False, True])
+def test_the_estimate_of_the_room_is_enough_and_not_absurd(case, tmp_path, maps):
+    assert _segment(case, tmp_path, *["--maps"] * maps) == 0
+    used = sum(path.stat().st_size for path in tmp_path.iterdir())
+    voxels = sitk.ReadImage(str(case / "ct scan.nrrd")).GetNumberOfPixels()
+    asked = []
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(output.writing, "check_writable", lambda _, needed: asked.append(needed))
+        output.check_output(tmp_path, voxels, maps)
+    assert used < asked[0] < used + 6e6
+
+
+@pytest.mark.parametrize(
+    ("error", "says"),
+    [
+        (MemoryError(), "not enough memory for this CT"),
+        (RuntimeError("std::bad_alloc"), "not enough memory for this CT"),
+        (RuntimeError("Failed to allocate memory for image."), "not enough memory for this CT"),
+        (PermissionError(13, "Permission denied", "a\x1b[31mb"), "a [31mb: Permission denied"),
+        (OSError(28, "No space left on device"), "No space left on device"),
+    ],
+)
+def test_whatever_the_system_says_is_one_line(case, tmp_path, capsys, monkeypatch, error, says):
+    def fail(*_, **__):
+        raise error
+
+    monkeypatch.setattr("DRAMLesionLib.pipeline.LesionPipeline.run", fail)
+    assert _segment(case, tmp_path) == 1
+    assert capsys.readouterr().err.startswith(f"dramlesion: {says}")
+
+
+def test_a_mistake_of_the_program_is_not_hidden(case, tmp_path, monkeypatch):
+    def fail(*_, **__):
+        message = "shapes differ"
+        raise RuntimeError(message)
+
+    monkeypatch.setattr("DRAMLesionLib.pipeline.LesionPipeline.run", fail)
+    with pytest.raises(RuntimeError, match="shapes differ"):
+        _segment(case, tmp_path)
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows ends a process without a signal")
 def test_terminating_the_process_leaves_nothing(case, tmp_path):
     words = [
@@ -144,7 +266,7 @@ def test_terminating_the_process_leaves_nothing(case, tmp_path):
         time.sleep(0.1)
         process.send_signal(signal.SIGTERM)
         _, error = process.communicate(timeout=60)
-    assert process.returncode == 130
+    assert process.returncode == 143
     assert "nothing was written" in error
     assert _names(tmp_path / "out") == set()
 
@@ -155,7 +277,7 @@ def test_phantom_and_lobes_commands(tmp_path, capsys):
     assert {"ct.nii.gz", "lobes.nii.gz", "lesions.nii.gz", "truth.json"} <= _names(folder)
     out = tmp_path / "lobes.nii.gz"
     assert command_line.main(["lobes", str(folder / "ct.nii.gz"), "-o", str(out)]) == 0
-    assert set(sitk.GetArrayViewFromImage(sitk.ReadImage(str(out))).ravel()) == {0, 1, 2, 3, 4, 5}
+    assert set(sitk.GetArrayFromImage(sitk.ReadImage(str(out))).ravel()) == {0, 1, 2, 3, 4, 5}
     assert "confidence: LUL" in capsys.readouterr().out
 
 

@@ -1,13 +1,14 @@
 import hashlib
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
 
 from DRAMLesionLib import weights
 from DRAMLesionLib.devices import pick_device
-from DRAMLesionLib.errors import InputError, WeightsError
+from DRAMLesionLib.errors import InputError, OutputError, WeightsError
 from DRAMLesionLib.lesions.dram import DRAMConfig
 from DRAMLesionLib.lesions.segmentation import SegmentationConfig
 from DRAMLesionLib.networks.unet import UNet3D
@@ -222,6 +223,42 @@ def test_saving_with_a_wrong_architecture_leaves_the_old_weights(tmp_path):
     with pytest.raises(WeightsError, match="does not fit its tensors"):
         _save(tmp_path, wrong)
     assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == before
+
+
+def test_a_full_disk_leaves_the_old_weights(tmp_path, monkeypatch):
+    _save(tmp_path)
+    before = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
+    replace = Path.replace
+
+    def fail_at_the_card(path, target):
+        if path.name == target.name == "segmentation.json":
+            raise OSError(28, "No space left on device")
+        return replace(path, target)
+
+    monkeypatch.setattr(Path, "replace", fail_at_the_card)
+    with pytest.raises(OutputError, match="the disk is full"):
+        _save(tmp_path)
+    assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == before
+
+
+def test_the_card_is_the_first_to_go_and_the_last_to_come(tmp_path, monkeypatch):
+    _save(tmp_path)
+    steps = []
+    replace = Path.replace
+
+    def noted(path, target):
+        steps.append(path.name if path.name == target.name else f"old {path.name}")
+        return replace(path, target)
+
+    monkeypatch.setattr(Path, "replace", noted)
+    _save(tmp_path)
+    assert steps == [
+        "old segmentation.json",
+        "old segmentation.safetensors",
+        "segmentation.safetensors",
+        "segmentation.json",
+    ]
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted(steps[2:])
 
 
 def test_the_bundled_weights_load():

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from DRAMLesionLib.lobes import Lobe
-from DRAMLesionLib.tables import read_table
+from DRAMLesionLib.tables import csv_text, read_table
 from DRAMLesionLib.writing import write_text
 
 COLUMNS = ("case", *(lobe.name for lobe in Lobe))
@@ -77,13 +75,11 @@ def read_scores(path: Path) -> tuple[dict[str, Scores], list[Problem]]:
 
 def write_scores(path: Path, table: Mapping[str, Mapping[Lobe, int | None]]) -> None:
     """Write a table of scores, sorted by case; it appears whole or not at all."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    for name in sorted(table):
-        scores = [table[name].get(lobe) for lobe in Lobe]
-        writer.writerow([name, *("" if score is None else score for score in scores)])
-    write_text(text.getvalue(), path)
+    rows = (
+        {"case": name} | {lobe.name: table[name].get(lobe) for lobe in Lobe}
+        for name in sorted(table)
+    )
+    write_text(csv_text(COLUMNS, rows), path)
 
 
 def _no_name(name: str) -> str:

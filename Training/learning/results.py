@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+
+from DRAMLesionLib.tables import csv_text
 
 
 def plain(value: Any) -> Any:
@@ -31,8 +31,4 @@ def csv_table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str] | None =
     """
     if columns is None:
         columns = list(rows[0]) if rows else []
-    text = io.StringIO()
-    writer = csv.DictWriter(text, columns, extrasaction="ignore", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(plain(dict(row)) for row in rows)
-    return text.getvalue()
+    return csv_text(columns, (plain(dict(row)) for row in rows))

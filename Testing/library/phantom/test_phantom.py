@@ -10,7 +10,7 @@ import pytest
 import SimpleITK as sitk
 from scipy import ndimage
 
-from DRAMLesionLib.errors import Cancelled
+from DRAMLesionLib.errors import Cancelled, OutputError
 from DRAMLesionLib.images import geometry
 from DRAMLesionLib.lesions.severity import (
     SCORE_COUNTS_TRAINING,
@@ -263,14 +263,13 @@ def test_write(sick: Phantom, tmp_path) -> None:
 def test_write_whole_or_not_at_all(sick: Phantom, tmp_path, monkeypatch) -> None:
     write = sitk.WriteImage
 
-    def full_disk(image: sitk.Image, name: str, *more: object) -> None:
+    def full_disk(image: sitk.Image, name: str, **more: object) -> None:
         if "lesions" in name:
-            message = "no space left"
-            raise OSError(message)
-        write(image, name, *more)
+            raise OSError(28, "No space left on device")
+        write(image, name, **more)
 
     monkeypatch.setattr(sitk, "WriteImage", full_disk)
-    with pytest.raises(OSError, match="no space"):
+    with pytest.raises(OutputError, match="the disk is full"):
         sick.write(tmp_path)
     assert list(tmp_path.iterdir()) == []
 
