@@ -7,6 +7,7 @@ import time
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
 from DRAMLesionLib.errors import InputError, LobeError
@@ -98,7 +99,9 @@ def test_a_large_ct_is_checked_in_two_seconds():
     rng = np.random.default_rng(0)
     small = chest.hu(chest.grid((512, 512, 4), (0.7, 0.7, 1.0)))
     values = np.repeat(chest.values(small), 75, axis=0)
-    values += rng.integers(-30, 30, values.shape[1:]).astype(np.int16)
+    noise = rng.integers(-30, 30, values.shape[1:]).astype(np.int16)
+    for k, plane in enumerate(values):
+        plane += np.roll(noise, k, axis=0)
     image = sitk.GetImageFromArray(values)
     image.SetSpacing((0.7, 0.7, 1.0))
     start = time.perf_counter()
@@ -213,6 +216,86 @@ def test_slices_lost_on_the_way(ct):
     assert "is damaged: 10 of its 50 slices hold nothing but one value" in message(
         chest.changed(ct, values)
     )
+
+
+def noisy(ct: sitk.Image, sigma: float = 15.0) -> np.ndarray:
+    """Return the voxels of a CT with the noise of a scanner."""
+    rng = np.random.default_rng(0)
+    values = chest.values(ct) + rng.normal(0, sigma, ct.GetSize()[::-1])
+    return np.clip(values, -1024, 3071).astype(np.int16)
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2], ids=str)
+@pytest.mark.parametrize("value", [-1024, -3024])
+def test_black_slices_inside_are_damage_and_at_the_ends_are_not(ct, value, axis):
+    # the same chest, stored axially, coronally and sagittally
+    order = np.roll([0, 1, 2], axis).tolist()
+    turned = sitk.PermuteAxes(ct, order)
+    along = geometry.height_axis(turned)
+    values = noisy(turned)
+    slices = np.moveaxis(values, 2 - along, 0)
+    slices[:3] = slices[45:] = value
+    assert checks.check_ct(chest.changed(turned, values)) == []
+    slices[24:28] = value
+    assert "is damaged: 4 of its 50 slices hold nothing, between others that do" in message(
+        chest.changed(turned, values)
+    )
+
+
+def test_repeated_slices_are_told_and_many_are_damage(ct):
+    values = noisy(ct)
+    values[21] = values[20]
+    (warning,) = checks.check_ct(chest.changed(ct, values))
+    assert warning.code == "repeated-slices"
+    assert warning.message.startswith("1 of the CT's 50 slices are copies of the one beside them")
+    values[22:26] = values[20]
+    assert "is damaged: 5 of its 50 slices are copies of the one beside them" in message(
+        chest.changed(ct, values)
+    )
+
+
+def test_slices_of_thin_steps_made_of_thick_ones_are_told():
+    fine = chest.grid((70, 60, 100), (5, 5, 2.5))
+    values = np.repeat(noisy(chest.hu(chest.grid())), 2, axis=0)
+    (warning,) = checks.check_ct(chest.changed(fine, values))
+    assert warning.code == "repeated-slices"
+
+
+@pytest.mark.parametrize("bottom", [-900, -800, -700, -600, -501])
+def test_lungs_that_were_cut_off(ct, bottom):
+    values = np.clip(noisy(ct), bottom, 3000)
+    text = message(chest.changed(ct, values))
+    assert f"% of its values are exactly {bottom}, as if cut off there" in text
+    # a cut can be smeared by resampling
+    smooth = ndimage.zoom(values.astype(np.float32), 0.9, order=1)
+    image = sitk.GetImageFromArray(smooth)
+    image.SetSpacing((5, 5, 5))
+    assert f"exactly {bottom}, as if cut off there" in message(image)
+
+
+def test_lungs_that_were_cut_off_below_padding(ct):
+    values = np.clip(noisy(ct), -600, 3000)
+    values[:, :4] = -1024
+    assert "exactly -600, as if cut off there" in message(chest.changed(ct, values))
+
+
+@pytest.mark.parametrize("top", [-200, 0, 60])
+def test_tissue_that_was_cut_off(ct, top):
+    text = message(chest.changed(ct, np.clip(noisy(ct), -1024, top)))
+    assert f"% of its values are exactly {top}, as if cut off there" in text
+
+
+def test_bone_that_was_cut_off_is_told(ct):
+    (warning,) = checks.check_ct(chest.changed(ct, np.clip(noisy(ct), -1000, 300)), "scan.nii.gz")
+    assert warning.code == "clipped"
+    assert warning.message.startswith("The CT's values end at 300 HU, where ")
+
+
+@pytest.mark.parametrize(("low", "high"), [(-1000, 3071), (-1024, 3071), (-950, 2000)])
+def test_what_a_scanner_cuts_off_itself_passes(ct, low, high):
+    values = noisy(ct)
+    values[20:24, 30, 30] = 3071
+    assert checks.check_ct(chest.changed(ct, np.clip(values, low, high))) == []
 
 
 def test_padding_slices_are_no_damage(ct):
