@@ -16,11 +16,12 @@ import typing
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Any
 
 import slicer
 import vtk
 
+from .parameter_types import alternatives, node_classes, split_annotations
 from .parameter_widgets import Decimals, SingleStep, connector_for
 from .validators import VALIDATORS, IsInstance, NotNone, Validator
 
@@ -35,27 +36,6 @@ class Default:
     def value(self) -> Any:
         """The value, made anew where there is a generator."""
         return self._generator() if self._generator else self._value
-
-
-def split_annotations(kind: Any) -> tuple[Any, tuple[Any, ...]]:
-    """The plain type and its annotations."""
-    plain, *annotations = typing.get_args(Annotated[kind, "end"])
-    return plain, tuple(annotations[:-1])
-
-
-def alternatives(plain: Any) -> tuple[Any, ...]:
-    """The types of a union, in order; empty for other types."""
-    is_union = typing.get_origin(plain) in (typing.Union, types.UnionType)
-    return typing.get_args(plain) if is_union else ()
-
-
-def node_classes(kind: Any) -> tuple[type, ...]:
-    """MRML classes of a node type or of a union of them with None; empty for other types."""
-    plain = split_annotations(kind)[0]
-    parts = tuple(part for part in alternatives(plain) or (plain,) if part is not type(None))
-    if parts and all(isinstance(p, type) and issubclass(p, slicer.vtkMRMLNode) for p in parts):
-        return parts
-    return ()
 
 
 @dataclass

@@ -13,6 +13,7 @@ from typing import Any
 
 import slicer
 
+from .parameter_types import node_classes, split_annotations
 from .validators import Choice, Maximum, Minimum, WithinRange
 
 
@@ -124,8 +125,6 @@ def connector_for(widget: Any, parameter: Any) -> Connector:
     """
     import ctk
     import qt
-
-    from .parameter_node import node_classes, split_annotations
 
     kind, plain = type(widget), parameter.plain
     annotations = split_annotations(parameter.annotated)[1]
