@@ -40,11 +40,17 @@ from DRAMLesionPanel.paths import onPathChanged  # noqa: E402
 from DRAMLesionPanel.result_panel import ResultPanel  # noqa: E402
 from DRAMLesionPanel.run import CANCELLED, DONE, LOADING  # noqa: E402
 from DRAMLesionPanel.self_test import DRAMLesionTest  # noqa: E402
+from DRAMLesionPanel.telling import sentence, telling  # noqa: E402
 from DRAMLesionPanel.training_panel import TrainingPanel  # noqa: E402
+from DRAMLesionPanel.watching import Watched  # noqa: E402
 
 CITATION = """Xie W, Jacobs C, van Ginneken B. <i>Dense Regression Activation Maps For Lesion
 Segmentation in CT scans of COVID-19 patients.</i>
 <a href="https://arxiv.org/abs/2105.11748">arXiv:2105.11748</a>."""
+
+
+SOME_LOBES = 3
+"""A segmentation with so many lobes shows what the lobes of a result show, too."""
 
 
 class DRAMLesion(ScriptedLoadableModule):
@@ -97,11 +103,12 @@ def showPhantom(_source: Any = None) -> list[Any]:
     """Make the phantom and show it; what a click on it in the Sample Data module does."""
     made = []
     slicer.util.showStatusMessage(_("Making a synthetic chest CT …"))
-    with slicer.util.tryWithErrorDisplay(_("No phantom was made."), waitCursor=True):
+    with telling(_("No phantom was made."), waitCursor=True) as attempt:
         made.append(makePhantom())
         if slicer.app.layoutManager() is not None:
             slicer.util.setSliceViewerLayers(background=made[0], fit=True)
-    slicer.util.showStatusMessage(_("The synthetic chest CT is there."), 3000)
+    isMade = _("The synthetic chest CT is there.")
+    slicer.util.showStatusMessage(isMade if attempt.done else _("No phantom was made."), 3000)
     return made
 
 
@@ -117,6 +124,8 @@ class DRAMLesionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self._parameterNode = None
         self._guiTag = None
         self._lobeKeys = {}
+        self._watched = Watched(self, self._onInputChanged)
+        self._statusOf: tuple[Any, ...] | None = None
 
     # --- setting up, coming and going -------------------------------------------------------------
 
@@ -136,6 +145,8 @@ class DRAMLesionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             slicer.mrmlScene, slicer.mrmlScene.StartImportEvent, self.onSceneStartImport
         )
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.EndImportEvent, self.onSceneEndImport)
+        self.addObserver(slicer.mrmlScene, slicer.mrmlScene.NodeAddedEvent, self._onNodeAdded)
+        self.addObserver(slicer.mrmlScene, slicer.mrmlScene.NodeRemovedEvent, self._onNodeRemoved)
         self.ui.applyButton.connect("clicked(bool)", self.onApply)
         onPathChanged(self.ui.weightsPathEdit, self.onWeightsChanged)
         self.initializeParameterNode()
@@ -143,6 +154,7 @@ class DRAMLesionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def cleanup(self):
         self._abandonRun()
         if self.results is not None:  # a panel whose setup failed is cleaned up, too
+            self.results.surfaces.stop()
             self.results.editor.close()
         self._forgetParameterNode()
         self.removeObservers()
@@ -153,10 +165,10 @@ class DRAMLesionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         elif self._parameterNode.inputVolume is None:
             self._parameterNode.inputVolume = _firstCt()
         self._onParameters()
-        self.results.editor.enter()
+        self.results.enter()
 
     def exit(self):
-        self.results.editor.exit()
+        self.results.exit()
 
     def onSceneStartClose(self, caller=None, event=None):
         self._abandonRun()
@@ -174,7 +186,27 @@ class DRAMLesionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def onSceneEndImport(self, caller=None, event=None):
         self.initializeParameterNode()
 
+    def _onNodeAdded(self, caller=None, event=None) -> None:
+        """Of a result, perhaps, which is neither a CT nor lobes to choose."""
+        if not _sceneChanges():
+            self._hideResultNodes()
+
+    def _onNodeRemoved(self, caller=None, event=None) -> None:
+        """What the panel shows may be gone."""
+        if not _sceneChanges():
+            self._onParameters()
+
+    def _hideResultNodes(self) -> None:
+        from DRAMLesionLib.mrml.result import result_node_ids
+
+        hidden = tuple(result_node_ids())
+        for selector in (self.ui.inputVolumeSelector, self.ui.lobesNodeSelector):
+            offered = selector.sortFilterProxyModel()
+            if tuple(offered.hiddenNodeIDs) != hidden:
+                offered.hiddenNodeIDs = hidden
+
     def _forgetParameterNode(self) -> None:
+        self._watched.clear()
         if self._parameterNode is not None:
             self._parameterNode.disconnectGui(self._guiTag)
             node = self._parameterNode.parameterNode
@@ -183,6 +215,7 @@ class DRAMLesionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def initializeParameterNode(self):
         self._forgetParameterNode()
+        self._hideResultNodes()
         self._parameterNode = self.logic.getParameterNode()
         if self._parameterNode.inputVolume is None:
             self._parameterNode.inputVolume = _firstCt()
@@ -216,10 +249,43 @@ class DRAMLesionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def _onParameters(self, caller=None, event=None) -> None:
         if self._parameterNode is None:
             return
+        self._watched.watch(self._parameterNode.inputVolume, self._parameterNode.lobesNode)
         self._updateInput()
         self._checkCanApply()
+        self.results.ctMoved()
         self.results.update()
         self.training.update()
+        self._updateStatus()
+
+    def _onInputChanged(self) -> None:
+        """The chosen CT or lobes are not what they were: voxels, name, transform, segments."""
+        if not _sceneChanges():
+            self._onParameters()
+
+    def _updateStatus(self) -> None:
+        """Take the status line away when it is about something else."""
+        now = self._situation()
+        if self._statusOf is None:  # written while a scene was imported
+            self._statusOf = now
+        if self.run is None and self._statusOf != now:
+            self._showStatus("")
+
+    def _situation(self) -> tuple[Any, ...] | None:
+        """What the status line is about; None while there are no parameters."""
+        parameters, result = self._parameterNode, self._result()
+        if parameters is None:
+            return None
+        chosen = (parameters.inputVolume, parameters.lobesNode, result and result.node)
+        return (
+            *(node.GetID() if node is not None else "" for node in chosen),
+            parameters.lobesFrom,
+            parameters.device,
+            parameters.weightsFolder,
+        )
+
+    def _showStatus(self, text: str) -> None:
+        self.ui.statusLabel.text = text
+        self._statusOf = self._situation()
 
     def _parameters(self) -> Any:
         return self._parameterNode
@@ -244,7 +310,7 @@ class DRAMLesionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         try:
             text = cards.describe(folder) if folder else _("The weights that come with DRAMLesion.")
         except ValueError as error:
-            text = str(error)
+            text = sentence(str(error))
         self.ui.weightsCardLabel.text = text
 
     def _whyNot(self) -> str:
@@ -254,7 +320,7 @@ class DRAMLesionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             return _("Choose a CT.")
         problem = self.logic.inputProblem(parameters.inputVolume)
         if problem:
-            return problem
+            return sentence(problem)
         if parameters.lobesFrom == LobesFrom.SCENE:
             if parameters.lobesNode is None:
                 return _("Choose the segmentation or label map with the lobes.")
@@ -265,12 +331,13 @@ class DRAMLesionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         elif parameters.lobesFrom != LobesFrom.ESTIMATE:
             package = parameters.lobesFrom.value
             if importlib.util.find_spec(package) is None:
+                package = {"totalsegmentator": "TotalSegmentator"}.get(package, package)
                 return _("{package} is not installed: choose other lobes.").format(package=package)
         if parameters.weightsFolder:
             try:
                 cards.describe(parameters.weightsFolder)
             except ValueError as error:
-                return str(error)
+                return sentence(str(error))
         return ""
 
     def _checkCanApply(self) -> None:
@@ -300,10 +367,11 @@ class DRAMLesionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self.ui.statusLabel.text = _("Cancelling …")
             self.run.cancel()
             return
-        with slicer.util.tryWithErrorDisplay(_("The packages could not be installed.")):
+        isReady = False
+        with telling(_("The packages could not be installed.")):
             isReady = dependencies.ensure()
         if not isReady:
-            self.ui.statusLabel.text = _("Packages are missing; nothing was done.")
+            self._showStatus(_("Packages are missing; nothing was done."))
             return
         keep = self._askAboutEdits()
         if keep is None:
@@ -313,7 +381,7 @@ class DRAMLesionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         if parameters.weightsFolder:
             self.ui.weightsPathEdit.addCurrentPathToHistory()
         fromScene = parameters.lobesFrom == LobesFrom.SCENE
-        with slicer.util.tryWithErrorDisplay(_("This CT cannot be used."), waitCursor=True):
+        with telling(_("This CT cannot be used."), waitCursor=True):
             request = self.logic.request(
                 parameters.inputVolume,
                 parameters.lobesNode if fromScene else None,
@@ -345,8 +413,10 @@ class DRAMLesionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         result = Result.find(self._parameterNode.inputVolume)
         edited = []
         if result is not None:
-            with slicer.util.tryWithErrorDisplay(_("Not started."), waitCursor=True):
+            with telling(_("Not started."), waitCursor=True) as attempt:
                 edited = result.edited()
+            if not attempt.done:
+                return None
         if not edited:
             return []
         names = ", ".join(result.get(role).GetName() for role in edited)
@@ -385,17 +455,18 @@ class DRAMLesionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self._showRunning(False)
         self.results.forget()
         if outcome == DONE:
-            self.ui.statusLabel.text = _("Done.")
+            status = _("Done.")
             self.ui.resultsSection.collapsed = False
             if self._parameterNode is not None:  # it is forgotten while a scene is imported
                 self._hideGivenLobes()
                 self._chooseHeatMap()
-                self.results.showInViews(fit=True)
+                self.results.showNew()
         elif outcome == CANCELLED:
-            self.ui.statusLabel.text = _("Cancelled; the scene is as it was.")
+            status = _("Cancelled; the scene is as it was.")
         else:
-            self.ui.statusLabel.text = _("Not done: {reason}").format(reason=reason)
-            slicer.util.errorDisplay(reason, windowTitle=_("DRAMLesion"))
+            status = _("Not done: {reason}").format(reason=reason)
+            slicer.util.errorDisplay(sentence(reason), windowTitle=_("DRAMLesion"))
+        self._showStatus(status)
         self._onParameters()
 
     def _chooseHeatMap(self) -> None:
@@ -406,18 +477,22 @@ class DRAMLesionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self._parameterNode.heatMap = HeatMap.DRAM
 
     def _hideGivenLobes(self) -> None:
-        """Hide the segmentation that the lobes came from: the result shows the same lobes."""
-        node = self._parameterNode.lobesNode
-        isUsed = self._parameterNode.lobesFrom == LobesFrom.SCENE and node is not None
-        if isUsed and node.IsA("vtkMRMLSegmentationNode") and node.GetDisplayNode() is not None:
-            node.GetDisplayNode().SetVisibility(False)
+        """Hide segmentations with lobes that are no result: the result shows lobes of its own."""
+        from DRAMLesionLib.mrml import display, lobes
+        from DRAMLesionLib.mrml.result import result_node_ids
+
+        own = result_node_ids()
+        for node in slicer.util.getNodesByClass("vtkMRMLSegmentationNode"):
+            isGiven = node is self._parameterNode.lobesNode
+            if node.GetID() not in own and (isGiven or len(lobes.match(node)) >= SOME_LOBES):
+                display.hide(node)
 
     def _abandonRun(self) -> None:
         if self.run is not None:
             self.run.abandon()
             self.run = None
             self._showRunning(False)
-            self.ui.statusLabel.text = ""
+            self._showStatus("")
 
     def _result(self) -> Any:
         """The complete result of the chosen CT, None if there is none."""
@@ -429,12 +504,19 @@ class DRAMLesionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         return result if result is not None and result.complete else None
 
 
+def _sceneChanges() -> bool:
+    """Whether many nodes come or go at once: the end of that is heard of, too."""
+    scene = slicer.mrmlScene
+    return bool(scene.IsBatchProcessing() or scene.IsClosing() or scene.IsImporting())
+
+
 def _firstCt() -> Any:
     """A volume to begin with: the first that is no label map and no result."""
-    from DRAMLesionLib.mrml.result import is_result_volume
+    from DRAMLesionLib.mrml.result import result_node_ids
 
+    hidden = result_node_ids()
     for node in slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode"):
-        if node.GetClassName() == "vtkMRMLScalarVolumeNode" and not is_result_volume(node):
+        if node.GetClassName() == "vtkMRMLScalarVolumeNode" and node.GetID() not in hidden:
             return node
     return None
 

@@ -41,10 +41,11 @@ def ensure() -> bool:
     wanted = missing()
     if not wanted:
         return True
+    size = _("up to 3 GB, most of it PyTorch") if TORCH in wanted else _("less than 100 MB")
     question = _(
         "DRAMLesion needs packages that are not installed yet: {packages}.\n\nInstall them now? "
-        "This downloads up to some gigabytes, once. Nothing is sent about your images."
-    ).format(packages=", ".join(wanted))
+        "This downloads {size}, once. Nothing is sent about your images."
+    ).format(packages=", ".join(wanted), size=size)
     if not slicer.util.confirmOkCancelDisplay(question, _("Install packages")):
         return False
     if TORCH in wanted and not _installTorch():

@@ -26,8 +26,10 @@ class PseudoLabelEditor:
 
     def open(self, result: "Result") -> None:
         """Edit the pseudo-label of a result: lesion first, inside the lobes, over the CT."""
+        from DRAMLesionLib.mrml import segments
         from DRAMLesionLib.mrml.result import refresh_mask
 
+        segments.add_missing(result.get("pseudolabel"), segments.PSEUDOLABEL_SEGMENTS)
         refresh_mask(result)
         node = self._node()
         if self._editor is None:
@@ -35,6 +37,10 @@ class PseudoLabelEditor:
             self._editor.setMaximumNumberOfUndoStates(10)
             self._editor.segmentationNodeSelectorVisible = False
             self._editor.sourceVolumeNodeSelectorVisible = False
+            # its segments are what the training reads, its surfaces those of the panel's button
+            self._editor.addRemoveSegmentButtonsVisible = False
+            self._editor.show3DButtonVisible = False
+            self._editor.switchToSegmentationsButtonVisible = False
             self._editor.setMRMLSegmentEditorNode(node)  # before the scene, as Slicer does it
             self._editor.setMRMLScene(slicer.mrmlScene)
             self._layout.addWidget(self._editor)
@@ -44,9 +50,10 @@ class PseudoLabelEditor:
         segmentation.GetDisplayNode().SetVisibility(True)
         self._editor.setSegmentationNode(segmentation)
         self._editor.setSourceVolumeNode(result.ct)
-        # the mask is hidden: painting lesion takes voxels from vessel, but not from the mask
-        node.SetMaskMode(slicer.vtkMRMLSegmentationNode.EditAllowedInsideSingleSegment)
+        # the segment before the mode: a widget that finds no segment writes 'everywhere' back
         node.SetMaskSegmentID("lungs")
+        node.SetMaskMode(slicer.vtkMRMLSegmentationNode.EditAllowedInsideSingleSegment)
+        # the mask is hidden: painting lesion takes voxels from vessel, but not from the mask
         node.SetOverwriteMode(slicer.vtkMRMLSegmentEditorNode.OverwriteVisibleSegments)
         self._editor.setCurrentSegmentID("lesion")
         self._editor.setVisible(True)

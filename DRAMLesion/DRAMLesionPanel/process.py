@@ -3,11 +3,13 @@
 import contextlib
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import qt
@@ -32,19 +34,73 @@ def libraryFolder() -> Path:
     return Path(DRAMLesionLib.__file__).resolve().parents[1]
 
 
+_LAUNCHER = re.compile(r"error: \[.*\] (exit abnormally|failed to start)")
+"""What Slicer's launcher, which PythonSlicer is, says of its child before it ends with status 1."""
+
+_OWN = "dramlesion: "
+"""What the library puts before the line that says why it stops."""
+
+
+@dataclass(frozen=True)
+class ProcessEnd:
+    """How a process ended.
+
+    status: its exit status; None if it did not start, crashed or was killed.
+    text: what it said on standard error.
+    started: whether it began at all.
+    """
+
+    status: int | None
+    text: str = ""
+    started: bool = True
+
+    @property
+    def succeeded(self) -> bool:
+        return self.status == 0
+
+    @property
+    def reason(self) -> str:
+        """Why it failed, in the words of the library where it has said something."""
+        lines = [line.strip() for line in self.text.splitlines() if line.strip()]
+        said = [line.removeprefix(_OWN) for line in lines if line.startswith(_OWN)]
+        launcher = [match.group(1) for line in lines if (match := _LAUNCHER.match(line))]
+        if not self.started or "failed to start" in launcher:
+            return _("{program} cannot be started: is Slicer installed completely?").format(
+                program=pythonSlicer()
+            )
+        if said:
+            return said[-1]
+        rest = [line for line in lines if not _LAUNCHER.match(line)]
+        if self.status is None or launcher:
+            return "\n".join([_crash(), *rest[-3:]])
+        if any(line.startswith("Traceback (most recent call last)") for line in lines):
+            return _("A fault of the program: {error}. The log has the details.").format(
+                error=rest[-1]
+            )
+        return "\n".join(rest[-3:]) or _("The process ended with status {status}.").format(
+            status=self.status
+        )
+
+
+def _crash() -> str:
+    return _(
+        "The computation was ended from outside or crashed. Where memory is short, the system ends "
+        "the largest program: close other programs, or crop the CT to the chest."
+    )
+
+
 class LibraryProcess:
     """One run of ``PythonSlicer -m DRAMLesionLib``.
 
-    onProgress is called with the stage's name and the share done (0 to 1), onFinished once with the
-    exit status and what the process said on standard error; the status is None if it did not start,
-    crashed or was cancelled.
+    onProgress is called with the stage's name and the share done (0 to 1), onFinished once with how
+    the process ended.
     """
 
     def __init__(
         self,
         arguments: list[str],
         onProgress: Callable[[str, float], None],
-        onFinished: Callable[[int | None, str], None],
+        onFinished: Callable[[ProcessEnd], None],
     ):
         self._arguments = arguments
         self._onProgress, self._onFinished = onProgress, onFinished
@@ -107,19 +163,20 @@ class LibraryProcess:
 
     def _failed(self, error: int) -> None:
         if error == qt.QProcess.FailedToStart:
-            self._end(None, _("{program} cannot be started").format(program=pythonSlicer()))
+            self._end(ProcessEnd(None, started=False))
 
     def _finish(self, exitCode: int, exitStatus: int) -> None:
         self._readOutput()
         self._readErrors()
         text = self._errors.decode("utf-8", "replace").strip()
-        self._end(exitCode if exitStatus == qt.QProcess.NormalExit else None, text)
+        isNormal = exitStatus == qt.QProcess.NormalExit
+        self._end(ProcessEnd(exitCode if isNormal else None, text))
 
-    def _end(self, status: int | None, text: str) -> None:
+    def _end(self, end: ProcessEnd) -> None:
         if self._process is not None:
             self._process.deleteLater()
             self._process = None
-            self._onFinished(status, text)
+            self._onFinished(end)
 
 
 def _nothing(*_arguments) -> None:

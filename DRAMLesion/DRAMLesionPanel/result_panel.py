@@ -6,9 +6,14 @@ from typing import TYPE_CHECKING, Any
 import slicer
 from slicer.i18n import tr as _
 
+from DRAMLesionPanel import legend, views
 from DRAMLesionPanel.editor import PseudoLabelEditor
 from DRAMLesionPanel.parameters import DRAMLesionParameterNode, HeatMap
+from DRAMLesionPanel.report_buttons import ReportButtons
 from DRAMLesionPanel.score_table import ScoreTable, scoreLine
+from DRAMLesionPanel.study_list import StudyList
+from DRAMLesionPanel.surfaces import SurfacesButton
+from DRAMLesionPanel.telling import sentence, telling
 
 if TYPE_CHECKING:
     from DRAMLesionLib.mrml.result import Result
@@ -18,13 +23,13 @@ class ResultPanel:
     """Shows the result of the chosen CT and lets the user work on it.
 
     findResult gives that result or None; parameters the parameter node, None while there is none;
-    onChanged is called when the reader's scores have changed.
+    onChanged is called when scores or pseudo-label have changed.
     """
 
     def __init__(
         self,
         ui: Any,
-        findResult: Callable[[], "Result | None"],
+        findResult: "Callable[[], Result | None]",
         parameters: Callable[[], DRAMLesionParameterNode | None],
         onChanged: Callable[[], None],
     ):
@@ -32,10 +37,15 @@ class ResultPanel:
         self._onChanged = onChanged
         self._filling = False
         self._shown: str | None = None
+        self._isActive = False
+        self._viewed: tuple[Any, ...] | None = None
         self._heatMap: tuple[Any, ...] | None = None
         self._preview: Any = None
         self.editor = PseudoLabelEditor(ui.editorArea.layout())
-        self._table = ScoreTable(ui.scoreTable, self.onReaderScore)
+        self.surfaces = SurfacesButton(ui.show3DButton, findResult)
+        self._table = ScoreTable(ui.scoreTable, self.onReaderScore, self.onRow)
+        self._report = ReportButtons(ui, findResult)
+        self._study = StudyList(ui.studyLabel, ui.studyTable, self.onStudyRow)
         for text in (_("Lesions of the network"), _("Pseudo-label")):
             ui.tableSourceBox.addItem(text)
         ui.tableSourceBox.connect("currentIndexChanged(int)", self.onTableSource)
@@ -45,13 +55,23 @@ class ResultPanel:
         ui.editButton.connect("toggled(bool)", self.onEdit)
         ui.updateScoresButton.connect("clicked(bool)", self.onUpdateScores)
 
+    def enter(self) -> None:
+        """The user comes to the module: from now on the views show what the panel shows."""
+        self._isActive = True
+        self.update()
+        self.editor.enter()
+
+    def exit(self) -> None:
+        """The user leaves the module, and the views to others."""
+        self._isActive = False
+        self.editor.exit()
+
     def sceneCloses(self) -> None:
         """Let go of everything in a scene that is about to close."""
-        self._preview = None
-        self._heatMap = None
+        self._preview = self._heatMap = self._viewed = None
+        self.surfaces.show(None)
         self.editor.sceneCloses()
         self._ui.editButton.checked = False
-        self._ui.show3DButton.setSegmentationNode(None)
         self.forget()
 
     def forget(self) -> None:
@@ -61,14 +81,13 @@ class ResultPanel:
     def update(self) -> None:
         """Show the result of the chosen CT, if it is another than before."""
         result, ui = self._findResult(), self._ui
-        for widget in (ui.scoreTable, ui.editingSection, ui.teachingSection):
+        for widget in (ui.editingSection, ui.teachingSection, ui.tableSourceBox):
             widget.enabled = result is not None
-        for widget in (ui.show3DButton, ui.showChartButton, ui.tableSourceBox):
-            widget.enabled = result is not None
+        ui.showChartButton.enabled = result is not None
+        self._report.update(result)
         if result is None:
             self._showNothing()
-            return
-        if self._shown != result.node.GetID():
+        elif self._shown != result.node.GetID():
             self._preview = None
             try:
                 self._show(result)
@@ -80,32 +99,51 @@ class ResultPanel:
                 ).format(name=error.name)
                 return
             self._shown = result.node.GetID()
-        self._updateHeatMap(result)
-        self._updateTracking()
+        self._followViews(result)
+        if result is not None:
+            self._updateHeatMap(result)
+            self._updateTracking()
 
     def _showNothing(self) -> None:
         ui = self._ui
         self.forget()
         self._table.clear()
+        self._study.show(None)
+        self.surfaces.show(None)
         ui.editButton.checked = False
-        ui.resultLabel.text = _("No result for this CT yet.")
-        for label in (ui.warningsLabel, ui.readerMessageLabel):
+        ui.resultLabel.text = self._whyNothing()
+        for label in (ui.warningsLabel, ui.readerMessageLabel, ui.legendLabel):
             label.text, label.visible = "", False
-        ui.show3DButton.setSegmentationNode(None)
+
+    def _whyNothing(self) -> str:
+        from DRAMLesionLib.mrml.result import Result
+
+        parameters = self._parameters()
+        part = Result.find(parameters.inputVolume) if parameters is not None else None
+        if part is None:
+            return _("No result for this CT yet.")
+        if part.missing:
+            return _(
+                "A part of the result of this CT was removed from the scene: {parts}. Apply "
+                "computes it anew."
+            ).format(parts=", ".join(part.missing))
+        if not part.fits:
+            return _("The CT was changed since its result was computed: Apply computes it anew.")
+        return _("The result of this CT is not complete: Apply computes it anew.")
 
     def _show(self, result: "Result") -> None:
         from DRAMLesionLib.mrml.result import PSEUDOLABEL
 
         ui = self._ui
         self._showNumbers(result)
-        ui.warningsLabel.text = "\n".join(f"⚠ {text}" for text in result.warnings)
+        ui.warningsLabel.text = "\n".join(f"⚠ {sentence(text)}" for text in result.warnings)
         ui.warningsLabel.visible = bool(result.warnings)
         ui.readerMessageLabel.visible = False
         ui.mapLabel.visible = result.map_role == HeatMap.DRAM.value
         ui.editButton.checked = False
         self._set(ui.tableSourceBox, "currentIndex", int(result.source == PSEUDOLABEL))
         self._set(ui.thresholdSlider, "value", result.threshold)
-        ui.show3DButton.setSegmentationNode(result.get("segmentation"))
+        self.surfaces.show(result)
 
     def _set(self, widget: Any, name: str, value: Any) -> None:
         """Set a widget without acting as if the user had done it."""
@@ -115,11 +153,37 @@ class ResultPanel:
 
     def _showNumbers(self, result: "Result") -> None:
         self._table.show(result)
+        self._study.show(result.ct)
+        self._ui.legendLabel.text = legend.describe(result)
+        self._ui.legendLabel.visible = True
         self._ui.resultLabel.text = _("{score}. Lobes: {source}.").format(
             score=scoreLine(result.rows), source=result.report.get("lobes_source", "")
         )
 
     # --- views ------------------------------------------------------------------------------------
+
+    def _followViews(self, result: "Result | None") -> None:
+        """Another CT or another result: the views show it, too."""
+        parameters = self._parameters()
+        if parameters is None or not self._isActive:
+            return
+        ct = parameters.inputVolume
+        now = (ct and ct.GetID(), result and result.node.GetID())
+        if now != self._viewed:
+            self._viewed = now
+            views.follow(result, ct, parameters)
+
+    def ctMoved(self) -> None:
+        """The CT was put under a transform, taken out of it, or hardened: its results go along."""
+        result = self._findResult()
+        if result is None:
+            return
+        if result.follow_ct():
+            self.surfaces.show(result)
+        with telling(_("Counting failed.")):
+            if result.recount_if_scaled():
+                self._preview = None
+                self._showNumbers(result)
 
     def _updateHeatMap(self, result: "Result") -> None:
         from DRAMLesionLib.mrml import display
@@ -134,27 +198,36 @@ class ResultPanel:
         if before is not None:
             self.showInViews()
 
-    def showInViews(self, fit: bool = False) -> None:
+    def showInViews(self) -> None:
         """Show CT and heat map in the slice views, and as segments what the table counts."""
-        from DRAMLesionLib.mrml import display
-        from DRAMLesionLib.mrml.result import PSEUDOLABEL
+        result, parameters = self._findResult(), self._parameters()
+        if result is not None:
+            views.showResult(result, parameters)
 
+    def showNew(self) -> None:
+        """A run has ended: show its result, and of it the place with most lesion."""
         result, parameters = self._findResult(), self._parameters()
         if result is None:
             return
-        chosen = parameters.heatMap
-        volume = None if chosen == HeatMap.NONE else result.get(chosen.value)
-        if fit:
-            display.show_lung_window(result.ct)
-        display.show_in_slices(result.ct, volume, parameters.heatMapOpacity, fit)
-        display.show_source(
-            result.get("segmentation"), result.get("pseudolabel"), result.source == PSEUDOLABEL
-        )
+        self._viewed = (result.ct.GetID(), result.node.GetID())
+        views.hideOthers(result)
+        views.showResult(result, parameters, fit=True)
+        views.goToWorst(result, "total")
+        if self._ui.show3DButton.checked:
+            self.surfaces.sourceChanged()
+
+    def onRow(self, name: str) -> None:
+        result = self._findResult()
+        if result is not None:
+            views.goToWorst(result, name)
+
+    def onStudyRow(self, ct: Any) -> None:
+        self._parameters().inputVolume = ct
 
     def onShowChart(self, _checked: bool = False) -> None:
         result = self._findResult()
         if result is not None:
-            slicer.modules.plots.logic().ShowChartInLayout(result.get("chart"))
+            slicer.modules.plots.logic().ShowChartInLayout(result.chart())
 
     # --- scores -----------------------------------------------------------------------------------
 
@@ -164,10 +237,12 @@ class ResultPanel:
         result = self._findResult()
         if self._filling or result is None:
             return
-        with slicer.util.tryWithErrorDisplay(_("Counting failed."), waitCursor=True):
+        with telling(_("Counting failed."), waitCursor=True):
             result.update_scores(PSEUDOLABEL if index else NETWORK)
             self._showNumbers(result)
             self.showInViews()
+        self.surfaces.sourceChanged()
+        self._onChanged()
 
     def onUpdateScores(self, _checked: bool = False) -> None:
         self.onTableSource(self._ui.tableSourceBox.currentIndex)
@@ -182,7 +257,7 @@ class ResultPanel:
         try:
             result.set_reader_score(Lobe[lobe], text)
         except ValueError as error:
-            label.text = str(error)
+            label.text = sentence(str(error))
         label.visible = bool(label.text)
         self._table.show(result)
         self._onChanged()
@@ -209,7 +284,7 @@ class ResultPanel:
 
         if not self._isPreviewReady():
             self._preview = None
-            with slicer.util.tryWithErrorDisplay(_("No preview."), waitCursor=True):
+            with telling(_("No preview."), waitCursor=True):
                 self._preview = ThresholdPreview(result)
         return self._preview is not None
 
@@ -223,6 +298,8 @@ class ResultPanel:
         if self._preparePreview(result):
             self._preview.move(value)
             self._countPseudoLabel(result)
+            self.surfaces.voxelsChanged()
+            self._onChanged()
         self._updateTracking()
 
     def _mayReplacePseudoLabel(self, result: "Result") -> bool:
@@ -239,17 +316,19 @@ class ResultPanel:
         if self._ui.tableSourceBox.currentIndex != 1:
             self._set(self._ui.tableSourceBox, "currentIndex", 1)
             self.showInViews()
+            self.surfaces.sourceChanged()
 
     def onEdit(self, checked: bool) -> None:
         from DRAMLesionLib.mrml.result import PSEUDOLABEL
 
         result = self._findResult()
         if checked and result is not None:
-            failure = _("The editor cannot be opened.")
-            with slicer.util.tryWithErrorDisplay(failure, waitCursor=True):
+            with telling(_("The editor cannot be opened."), waitCursor=True) as attempt:
                 self.editor.open(result)
                 result.update_scores(PSEUDOLABEL)
                 self._countPseudoLabel(result)
+            if not attempt.done:
+                self._ui.editButton.checked = False
         else:
             self.editor.close()
         self._updateTracking()

@@ -4,16 +4,19 @@ import json
 import logging
 import shutil
 import tempfile
-from collections.abc import Callable
+import threading
+import traceback
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import qt
 import slicer
 from slicer.i18n import tr as _
 
-from DRAMLesionPanel.process import LibraryProcess
+from DRAMLesionPanel.process import LibraryProcess, ProcessEnd
+from DRAMLesionPanel.steps import Steps
+from DRAMLesionPanel.telling import isExpected, reasonOf
 
 if TYPE_CHECKING:
     import SimpleITK as sitk
@@ -25,8 +28,12 @@ DONE, CANCELLED, FAILED = "done", "cancelled", "failed"
 LOADING = "load"
 """Stage after those of the library: the files become nodes."""
 
-IMAGES = ("lesions", "vessels", "lobes", "dram", "dram_refined")
+MAPS = ("dram", "dram_refined")
+IMAGES = ("lesions", "vessels", "lobes", *MAPS)
 """What becomes nodes: the names are those of the files and of the pipeline's results."""
+
+READING_S = 0.03
+"""How long the window waits at a time for the files to be read."""
 
 Progress = Callable[[str, float], None]
 Finished = Callable[[str, str], None]
@@ -46,7 +53,7 @@ class Request:
     """
 
     ct: Any
-    image: "sitk.Image"
+    image: "sitk.Image | None"
     lobes: "sitk.Image | None" = None
     provider: str = "embedded"
     device: str = "auto"
@@ -61,12 +68,16 @@ class Request:
         if self.lobes is not None:
             sitk.WriteImage(self.lobes, str(folder / "lobes.nrrd"), useCompression=True)
 
+    def release(self) -> None:
+        """Let go of the voxels, which are in files now."""
+        self.image = self.lobes = None
+
     def arguments(self, folder: Path) -> list[str]:
         """Arguments of the library's command line."""
         words = ["segment", str(folder / "ct.nrrd"), "-o", str(folder / "result")]
         words += ["--device", self.device, "--maps", "--json-progress"]
         words += ["--lobe-provider", self.provider]
-        if self.lobes is not None:
+        if self.lobes is not None:  # asked before they are released
             words += ["--lobes", str(folder / "lobes.nrrd"), "--lobe-scheme", "dram"]
         if self.weights:
             words += ["--weights", self.weights]
@@ -89,6 +100,7 @@ class BackgroundRun:
     def __init__(self, request: Request, onProgress: Progress, onFinished: Finished):
         self._request, self._onProgress, self._onFinished = request, onProgress, onFinished
         self._cancelled = False
+        self._loading: Steps | None = None
         self._folder = temporaryFolder()
         self._process = LibraryProcess(
             request.arguments(self._folder), onProgress, self._processFinished
@@ -97,6 +109,7 @@ class BackgroundRun:
     def start(self) -> None:
         try:
             self._request.write(self._folder)
+            self._request.release()
             self._process.start()
         except BaseException:
             self._cleanUp()
@@ -104,80 +117,117 @@ class BackgroundRun:
 
     @property
     def running(self) -> bool:
-        return self._process.running
+        return self._process.running or (self._loading is not None and self._loading.running)
 
     def cancel(self) -> None:
+        """Stop; a result that is being loaded already is loaded to its end."""
         self._cancelled = True
         self._process.cancel()
 
     def abandon(self) -> None:
         """Stop without a word: the scene or the application is closing."""
         self._process.abandon()
+        if self._loading is not None:
+            self._loading.stop()
         self._cleanUp()
 
     def _cleanUp(self) -> None:
         shutil.rmtree(self._folder, ignore_errors=True)
 
-    def _processFinished(self, status: int | None, text: str) -> None:
-        outcome, reason = FAILED, _("The result could not be read.")
-        try:
-            outcome, reason = self._outcome(status, text)
-        except Exception as error:
-            reason = f"{type(error).__name__}: {error}"
-            raise
-        finally:
-            # what a slot raises is printed and nothing else: the panel would wait for ever
-            self._cleanUp()
-            self._onFinished(outcome, reason)
+    def _end(self, outcome: str, reason: str = "") -> None:
+        self._cleanUp()
+        self._onFinished(outcome, reason)
 
-    def _outcome(self, status: int | None, text: str) -> tuple[str, str]:
-        from DRAMLesionLib.errors import DRAMLesionError
-
+    def _processFinished(self, end: ProcessEnd) -> None:
         if self._cancelled:
-            return CANCELLED, ""
-        if status != 0:
-            logging.error("DRAMLesion: the run ended with status %s\n%s", status, text)
-            return FAILED, _reason(status, text)
+            self._end(CANCELLED)
+        elif not end.succeeded:
+            logging.error("DRAMLesion: the run has failed: %s\n%s", end, end.text)
+            self._end(FAILED, end.reason)
+        else:
+            self._onProgress(LOADING, 1.0)
+            self._loading = Steps(self._load(), self._loaded)
+
+    def _load(self) -> Generator[None, None, None]:
         ct = self._request.ct
         if ct.GetScene() is None:
-            return FAILED, _("The CT was removed from the scene during the run.")
-        self._onProgress(LOADING, 1.0)
-        slicer.app.setOverrideCursor(qt.Qt.WaitCursor)
+            raise _removed()
+        for _step in loadResult(ct, self._folder / "result", self._request.keep):
+            if ct.GetScene() is None:
+                raise _removed()
+            yield
+
+    def _loaded(self, error: Exception | None) -> None:
+        if error is None:
+            self._end(DONE)
+            return
+        if not isExpected(error):
+            text = "".join(traceback.format_exception(error))
+            logging.error("DRAMLesion: the result could not be loaded\n%s", text)
+        self._end(FAILED, reasonOf(error))
+
+
+def _removed() -> Exception:
+    from DRAMLesionLib.errors import InputError
+
+    return InputError(_("The CT was removed from the scene during the run."))
+
+
+class Reading(threading.Thread):
+    """Reads the files of a run, beside the window's own thread.
+
+    Attributes:
+        images: Voxels by name; the maps as images that their nodes take over.
+        report: Content of report.json.
+        page: Content of report.html.
+        error: What went wrong, None if nothing.
+    """
+
+    def __init__(self, folder: Path):
+        super().__init__(name="DRAMLesion reads a result", daemon=True)
+        self._folder = folder
+        self.images: dict[str, Any] = {}
+        self.report: dict[str, Any] = {}
+        self.page = ""
+        self.error: Exception | None = None
+
+    def run(self) -> None:
         try:
-            loadResult(ct, self._folder / "result", self._request.keep)
-        except (DRAMLesionError, ValueError, OSError, RuntimeError) as error:
-            return FAILED, str(error)
-        finally:
-            slicer.app.restoreOverrideCursor()
-        return DONE, ""
+            for name in IMAGES:
+                self.images[name] = self._read(name)
+            self.report = json.loads((self._folder / "report.json").read_text(encoding="utf-8"))
+            page = self._folder / "report.html"
+            self.page = page.read_text(encoding="utf-8") if page.is_file() else ""
+        except Exception as error:  # whatever it is, it is told where the thread is waited for
+            self.error = error
+
+    def _read(self, name: str) -> Any:
+        import numpy as np
+        import SimpleITK as sitk
+
+        from DRAMLesionLib.mrml import volumes
+
+        image = sitk.ReadImage(str(self._folder / f"{name}.nii.gz"))
+        if name not in MAPS:
+            return sitk.GetArrayFromImage(image)
+        taken = volumes.new_image(image.GetSize()[::-1])
+        np.copyto(volumes.view(taken), sitk.GetArrayViewFromImage(image))
+        return taken
 
 
-def _reason(status: int | None, text: str) -> str:
-    """What went wrong, in the words of the library where it has said something."""
-    lines = [line for line in text.splitlines() if line.strip()]
-    own = [line for line in lines if line.startswith("dramlesion: ")]
-    if own:
-        return own[-1].removeprefix("dramlesion: ")
-    if status is None:
-        crash = _("The process stopped unexpectedly; perhaps the memory was not enough.")
-        return "\n".join([crash, *lines[-3:]])
-    return "\n".join(lines[-3:]) or _("The process ended with status {status}.").format(
-        status=status
-    )
-
-
-def loadResult(ct: Any, folder: Path, keep: list[str]) -> "Result":
-    """Put the files that a run has written into the scene."""
-    import SimpleITK as sitk
-
+def loadResult(ct: Any, folder: Path, keep: list[str]) -> Iterator[None]:
+    """Put the files that a run has written into the scene, step by step."""
     from DRAMLesionLib.mrml import result
 
-    images = {
-        name: sitk.GetArrayFromImage(sitk.ReadImage(str(folder / f"{name}.nii.gz")))
-        for name in IMAGES
-    }
-    report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
-    return result.show(ct, images, report, keep)
+    reading = Reading(folder)
+    reading.start()
+    while reading.is_alive():
+        # the application's own thread holds Python's lock: the other gets it only while this waits
+        reading.join(READING_S)
+        yield
+    if reading.error is not None:
+        raise reading.error
+    yield from result.show_in_steps(ct, reading.images, reading.report, keep, reading.page)
 
 
 def runInProcess(
@@ -191,7 +241,9 @@ def runInProcess(
     from DRAMLesionLib import LesionPipeline, weights
     from DRAMLesionLib.mrml import result
     from DRAMLesionLib.reading import files
+    from DRAMLesionLib.report import pictures
     from DRAMLesionLib.report.data import to_json
+    from DRAMLesionLib.report.html import to_html
 
     pipeline = LesionPipeline(request.device, request.weights or weights.BUNDLED, request.provider)
     folder = temporaryFolder()
@@ -210,4 +262,6 @@ def runInProcess(
         warnings=warnings,
     )
     images = {name: sitk.GetArrayFromImage(getattr(made, name)) for name in IMAGES}
-    return result.show(request.ct, images, to_json(made.report), request.keep)
+    shots = pictures.key_slices(made.ct, made.lobes, made.lesions, made.maps.dram)
+    page = to_html(made.report, shots)
+    return result.show(request.ct, images, to_json(made.report), request.keep, page)

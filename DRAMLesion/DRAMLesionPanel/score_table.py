@@ -10,25 +10,70 @@ if TYPE_CHECKING:
     from DRAMLesionLib.mrml.result import Result
     from DRAMLesionLib.report.model import LobeRow
 
-READER_COLUMN = 5
+SCORE_COLUMN, READER_COLUMN = 4, 5
+LOBE_ROWS = 5
+ROW_HEIGHT = 24
 NOTHING = "–"
 
 
 class ScoreTable:
-    """Fills a QTableWidget from a result; onReader is called with lobe and text that was typed."""
+    """Fills a QTableWidget from a result.
 
-    def __init__(self, table: qt.QTableWidget, onReader: Callable[[str, str], None]):
-        self._table, self._onReader = table, onReader
+    onReader is called with lobe and text that was typed, onRow with the name of a row that the user
+    has come to.
+    """
+
+    def __init__(
+        self,
+        table: qt.QTableWidget,
+        onReader: Callable[[str, str], None],
+        onRow: Callable[[str], None],
+    ):
+        self._table, self._onReader, self._onRow = table, onReader, onRow
         self._filling = False
+        self._edited = 0
         table.columnCount = READER_COLUMN + 1
         table.setHorizontalHeaderLabels(
             [_("Lobe"), _("Volume\nml"), _("Lesion\nml"), _("Lesion\n%"), _("Score"), _("Reader")]
         )
-        table.horizontalHeader().setSectionResizeMode(qt.QHeaderView.Stretch)
+        header = table.horizontalHeader()
+        for column in range(READER_COLUMN + 1):
+            isLong = column in (0, SCORE_COLUMN)
+            mode = qt.QHeaderView.ResizeToContents if isLong else qt.QHeaderView.Stretch
+            header.setSectionResizeMode(column, mode)
         table.verticalHeader().setVisible(False)
-        table.verticalHeader().setDefaultSectionSize(24)  # all rows are seen without scrolling
+        table.verticalHeader().setDefaultSectionSize(ROW_HEIGHT)
+        table.setVerticalScrollBarPolicy(qt.Qt.ScrollBarAlwaysOff)
+        table.setHorizontalScrollBarPolicy(qt.Qt.ScrollBarAlwaysOff)
+        # a cell without an open line edit leaves digits to the shortcuts of the Segment Editor
+        table.setEditTriggers(qt.QTableWidget.AllEditTriggers)
         table.connect("cellChanged(int,int)", self._changed)
+        table.connect("currentCellChanged(int,int,int,int)", self._currentChanged)
+        table.connect("cellClicked(int,int)", self._clicked)
+        table.itemDelegate().connect(
+            "closeEditor(QWidget*,QAbstractItemDelegate::EndEditHint)", self._editorClosed
+        )
         self._names: list[str] = []
+        self.clear()
+
+    def _clicked(self, row: int, _column: int) -> None:
+        if row < len(self._names):
+            self._onRow(self._names[row])
+
+    def _currentChanged(self, row: int, column: int) -> None:
+        # Tab has left the cell already when its line edit says that it closes
+        if column == READER_COLUMN:
+            self._edited = row
+
+    def _editorClosed(self, _editor: qt.QWidget, hint: int) -> None:
+        """Enter and Tab lead to the next lobe, Escape out of the table."""
+        hints = qt.QStyledItemDelegate
+        if hint in (hints.SubmitModelCache, hints.EditNextItem):
+            row = (self._edited + 1) % LOBE_ROWS
+            self._table.setCurrentCell(row, READER_COLUMN)
+            self._clicked(row, READER_COLUMN)
+        elif hint == hints.RevertModelCache:
+            self._table.setCurrentCell(-1, -1)
 
     def clear(self) -> None:
         """Show nothing."""
@@ -36,6 +81,7 @@ class ScoreTable:
         self._table.rowCount = 0
         self._names = []
         self._filling = False
+        self._table.visible = False
 
     def show(self, result: "Result") -> None:
         """Show the rows of a result and the reader's scores."""
@@ -50,6 +96,9 @@ class ScoreTable:
         for number, row in enumerate(rows):
             self._showRow(number, row, typed.get(row.name))
         self._filling = False
+        header, frame = self._table.horizontalHeader().sizeHint.height(), self._table.frameWidth
+        self._table.setFixedHeight(header + len(rows) * ROW_HEIGHT + 2 * frame)
+        self._table.visible = True
 
     def _showRow(self, number: int, row: "LobeRow", reader: int | None) -> None:
         score = NOTHING if row.score is None else f"{row.score} / {row.max_score}"
@@ -67,6 +116,8 @@ class ScoreTable:
             isReader = column == READER_COLUMN and isLobe
             item = self._item(number, column, isReader)
             item.setText(text)
+            if column == 0 and isLobe:
+                item.setIcon(_square(lobeColour(row.name)))
             item.setToolTip(_("Your own score of this lobe, 0 to 5") if isReader else tip)
 
     def _item(self, row: int, column: int, editable: bool) -> Any:
@@ -89,6 +140,20 @@ class ScoreTable:
             return
         item: Any = self._table.item(row, column)
         self._onReader(self._names[row], item.text() if item is not None else "")
+
+
+def lobeColour(name: str) -> tuple[int, int, int]:
+    """The colour that a lobe has in the views and in the chart: red, green, blue, 0 to 255."""
+    from DRAMLesionLib.lobes import Lobe
+    from DRAMLesionLib.mrml.segments import LOBE_COLOURS
+
+    return LOBE_COLOURS[Lobe[name]]
+
+
+def _square(colour: tuple[int, int, int]) -> qt.QIcon:
+    picture = qt.QPixmap(10, 10)
+    picture.fill(qt.QColor(*colour))
+    return qt.QIcon(picture)
 
 
 def _number(value: float | None, decimals: int) -> str:

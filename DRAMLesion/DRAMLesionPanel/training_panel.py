@@ -9,6 +9,7 @@ from slicer.i18n import tr as _
 from DRAMLesionPanel.logic import DRAMLesionLogic
 from DRAMLesionPanel.parameters import DRAMLesionParameterNode
 from DRAMLesionPanel.paths import onPathChanged
+from DRAMLesionPanel.telling import sentence, telling
 
 if TYPE_CHECKING:
     from DRAMLesionLib.mrml.result import Result
@@ -30,6 +31,7 @@ class TrainingPanel:
         self._findResult, self._parameters = findResult, parameters
         self._named: str | None = None
         self._proposed = ""
+        self._written: tuple[Any, ...] | None = None
         onPathChanged(ui.trainingPathEdit, self.onFolderChanged)
         ui.caseNameEdit.connect("textChanged(QString)", self._onNameChanged)
         ui.addToTrainingButton.connect("clicked(bool)", self.onAdd)
@@ -49,15 +51,24 @@ class TrainingPanel:
         known = result.node.GetParameter(_CASE_NAME)
         self._proposed = known or self._freeName()
         self._ui.caseNameEdit.text = self._proposed
-        self._ui.trainingMessageLabel.text = ""
 
     def _freeName(self) -> str:
         from DRAMLesionLib.mrml import training_set
 
         return training_set.next_case_name(self._parameters().trainingFolder or None)
 
+    def _state(self, result: "Result | None") -> tuple[Any, ...]:
+        """What the message about a written case is about."""
+        if result is None or self._parameters() is None:
+            return ()
+        case = (self._parameters().trainingFolder, self._ui.caseNameEdit.text)
+        scores = tuple(result.reader_scores.values())
+        return (result.node.GetID(), *case, scores, result.threshold)
+
     def _checkCanAdd(self, result: "Result | None") -> None:
-        reason = self._whyNot(result)
+        if self._written != self._state(result):
+            self._ui.trainingMessageLabel.text = ""
+        reason = sentence(self._whyNot(result))
         self._ui.addToTrainingButton.enabled = not reason
         self._ui.addToTrainingButton.toolTip = reason or _(
             "Write CT, lobes, pseudo-label and the reader's scores into the training folder."
@@ -94,14 +105,18 @@ class TrainingPanel:
         self._logic.saveSettings(parameters)
         self._ui.trainingPathEdit.addCurrentPathToHistory()
         failure = _("The case was not written.")
-        with slicer.util.tryWithErrorDisplay(failure):
+        isThere = False
+        with telling(failure) as attempt:
             isThere = training_set.has_case(folder, name)
         question = _("{folder} has a case {name} already. Replace it?")
-        if isThere and not slicer.util.confirmOkCancelDisplay(
-            question.format(folder=folder, name=name), _("Training set")
+        if not attempt.done or (
+            isThere
+            and not slicer.util.confirmOkCancelDisplay(
+                question.format(folder=folder, name=name), _("Training set")
+            )
         ):
             return
-        with slicer.util.tryWithErrorDisplay(failure, waitCursor=True):
+        with telling(failure, waitCursor=True):
             written = self._logic.addToTrainingSet(result, folder, name)
             result.node.SetParameter(_CASE_NAME, name)
             message = _("Wrote {count} files of {name}.").format(count=len(written), name=name)
@@ -110,3 +125,4 @@ class TrainingPanel:
                     "The pseudo-label was not changed by hand: the training computes its own."
                 )
             self._ui.trainingMessageLabel.text = message
+            self._written = self._state(result)

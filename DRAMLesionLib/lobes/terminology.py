@@ -1,7 +1,7 @@
 """Coded names: SNOMED CT for what the product writes, and lobes recognised by name or by code.
 
-Codes, and the colours of the lobes, are those of 3D Slicer's own terminology lists, so that
-segments get the names and looks that its users know.
+Codes are those of 3D Slicer's own terminology lists, so that segments get the names that its users
+know.
 """
 
 from __future__ import annotations
@@ -74,15 +74,6 @@ VESSEL_TERM = Term(ANATOMY, Code("59820001", "Blood vessel"))
 LESION_TERM = Term(ALTERED, Code("52988006", "Lesion"))
 """Also for ground glass and consolidation, which Slicer's lists do not have: their names differ."""
 INFILTRATE_TERM = Term(ALTERED, Code("47351003", "Infiltrate"), Code("840539006", "COVID-19"))
-
-LOBE_COLOURS: dict[Lobe, tuple[int, int, int]] = {
-    Lobe.LUL: (172, 138, 115),
-    Lobe.LLL: (224, 186, 162),
-    Lobe.RUL: (172, 138, 115),
-    Lobe.RML: (202, 164, 140),
-    Lobe.RLL: (224, 186, 162),
-}
-"""Red, green, blue (0 to 255)."""
 
 _SIDES = {"left": "left", "l": "left", "right": "right", "r": "right"}
 _LEVELS = {

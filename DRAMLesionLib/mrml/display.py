@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 import slicer
@@ -81,7 +82,63 @@ def show_source(lesions: Any, pseudolabel: Any, pseudolabel_counts: bool) -> Non
         pseudolabel: Segmentation node with the pseudo-label.
         pseudolabel_counts: Which of the two.
     """
+    lesions.GetDisplayNode().SetVisibility(True)
     pseudolabel.GetDisplayNode().SetVisibility(pseudolabel_counts)
     for identifier in ("ground_glass", "consolidation", "mixed"):
         if lesions.GetSegmentation().GetSegment(identifier) is not None:
             lesions.GetDisplayNode().SetSegmentVisibility(identifier, not pseudolabel_counts)
+
+
+def hide(segmentation: Any) -> None:
+    """Hide a segmentation in all views; None is ignored."""
+    if segmentation is not None and segmentation.GetDisplayNode() is not None:
+        segmentation.GetDisplayNode().SetVisibility(False)
+
+
+def show_chart_instead(others: Collection[Any], chart: Any) -> None:
+    """Let plot views that show one of other charts show this one, or nothing if it is None."""
+    identifiers = {node.GetID() for node in others if node is not None}
+    for view in slicer.util.getNodesByClass("vtkMRMLPlotViewNode"):
+        if view.GetPlotChartNodeID() in identifiers:
+            view.SetPlotChartNodeID(chart.GetID() if chart is not None else None)
+
+
+def show_colour_scale(shown: Any, others: Collection[Any], title: str) -> None:
+    """Show beside the slices what the colours of a heat map mean, and no other scale of ours.
+
+    Args:
+        shown: The heat map, None for none.
+        others: Maps whose scales are hidden.
+        title: What the scale is called.
+    """
+    logic = slicer.vtkSlicerColorLogic
+    for volume in others:
+        legend = logic.GetColorLegendDisplayNode(volume)
+        if legend is not None and volume is not shown:
+            legend.SetVisibility(False)
+    if shown is None:
+        return
+    legend = logic.AddDefaultColorLegendDisplayNode(shown)
+    legend.SetTitleText(title)
+    legend.SetLabelFormat("%.1f")
+    legend.SetNumberOfLabels(3)
+    legend.SetSize(0.12, 0.4)
+    legend.SetPosition(0.95, 0.5)
+    legend.SetVisibility2D(True)
+    legend.SetVisibility3D(False)
+    legend.SetVisibility(True)
+
+
+def jump_slices(place: tuple[float, float, float]) -> None:
+    """Move all slice views to a place, world RAS mm, at the zoom that they have."""
+    offset = slicer.vtkMRMLSliceNode.OffsetJumpSlice
+    slicer.vtkMRMLSliceNode.JumpAllSlices(slicer.mrmlScene, *place, offset)
+
+
+def fit_3d_views() -> None:
+    """Zoom the 3D views to what they show."""
+    manager = slicer.app.layoutManager()
+    for index in range(manager.threeDViewCount if manager is not None else 0):
+        view = manager.threeDWidget(index).threeDView()
+        view.resetFocalPoint()
+        view.resetCamera()

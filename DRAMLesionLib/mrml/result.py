@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import slicer
+import vtk
 
 from DRAMLesionLib.lesions import severity
 from DRAMLesionLib.lobes import Lobe
@@ -28,6 +29,18 @@ DEFAULT_THRESHOLD = 0.5
 EMPTY_BELOW = 0.05
 """A refined dRAM without any value above this says nothing; the dRAM then takes its place."""
 
+MAPS = ("dram", "refined")
+SEGMENTATIONS = ("segmentation", "pseudolabel")
+
+_SERIES = {lobe: f"series.{lobe.name}" for lobe in Lobe}
+"""Role of the series of each lobe in the chart."""
+
+_NUMBERS = ("table", "chartTable", "chart", *_SERIES.values())
+"""Roles of what shows the rows: made anew from them wherever they are missing."""
+
+PAGE = "page"
+"""Role of the text node with the HTML report of the run; results of scripts may lack it."""
+
 _KINDS = {
     "dram": ("vtkMRMLScalarVolumeNode", "dRAM"),
     "refined": ("vtkMRMLScalarVolumeNode", "refined dRAM"),
@@ -35,12 +48,22 @@ _KINDS = {
     "pseudolabel": ("vtkMRMLSegmentationNode", "pseudo-label"),
     "table": ("vtkMRMLTableNode", "lobe scores"),
     "chartTable": ("vtkMRMLTableNode", "lesion % by lobe"),
-    "series": ("vtkMRMLPlotSeriesNode", "lesion %"),
     "chart": ("vtkMRMLPlotChartNode", "lesion % by lobe chart"),
+    **{role: ("vtkMRMLPlotSeriesNode", f"lesion % {lobe.name}") for lobe, role in _SERIES.items()},
+    PAGE: ("vtkMRMLTextNode", "report"),
 }
 """Role of each node of a result: its class, and what its name adds to the CT's."""
 
-_HELPERS = ("chartTable", "series")
+_HELPERS = ("chartTable", *_SERIES.values())
+
+_VOXEL_ML = "voxelMl"
+"""Parameter with the volume of a voxel that the rows were counted with."""
+
+_FILLING = "filling"
+"""Parameter that is set as long as the nodes are filled: what is there belongs to no one run."""
+
+ROLE_ATTRIBUTE = "DRAMLesion.Role"
+"""Attribute of every node of a result, so that nobody takes it for a CT or for lobes."""
 
 
 class Result:
@@ -61,11 +84,8 @@ class Result:
         """Return the result of a CT, None if it has none."""
         if ct is None:
             return None
-        for node in slicer.util.getNodesByClass("vtkMRMLScriptedModuleNode"):
-            is_result = node.GetAttribute("ModuleName") == MODULE_NAME
-            if is_result and node.GetNodeReferenceID("ct") == ct.GetID():
-                return cls(node)
-        return None
+        own = (r for r in every_result() if r.node.GetNodeReferenceID("ct") == ct.GetID())
+        return next(own, None)
 
     @classmethod
     def of(cls, ct: Any) -> Result:
@@ -91,8 +111,68 @@ class Result:
 
     @property
     def complete(self) -> bool:
-        """Whether every node is there."""
-        return all(self.get(role) is not None for role in ("ct", *_KINDS))
+        """Whether everything is there that cannot be made anew, on the grid of the CT."""
+        is_filled = not self.node.GetParameter(_FILLING)
+        return self.ct is not None and is_filled and not self.missing and self.fits
+
+    @property
+    def missing(self) -> list[str]:
+        """What the nodes that were removed are called; what is made anew anyway is left out."""
+        return [_KINDS[role][1] for role in (*MAPS, *SEGMENTATIONS) if self.get(role) is None]
+
+    @property
+    def fits(self) -> bool:
+        """Whether the CT has still the grid that the result was made for."""
+        there = [self.get(role) for role in MAPS if self.get(role) is not None]
+        if self.ct.GetImageData() is None:
+            return False
+        sizes = [node.GetImageData().GetDimensions() for node in there if node.GetImageData()]
+        return all(size == self.ct.GetImageData().GetDimensions() for size in sizes)
+
+    @property
+    def page(self) -> str:
+        """The HTML report of the run, '' if there is none."""
+        node = self.get(PAGE)
+        return (node.GetText() or "") if node is not None else ""
+
+    def follow_ct(self) -> bool:
+        """Bring everything to where the CT is now; return whether it had to move.
+
+        The CT may have been put under a transform, taken out of it, or hardened.
+        """
+        ct, maps = self.ct, [self.get(role) for role in MAPS if self.get(role) is not None]
+        if ct is None or not maps or not self.fits:
+            return False
+        before = volumes.ijk_to_ras(maps[0])
+        change = volumes.ijk_to_ras(ct) @ np.linalg.inv(before)
+        is_shifted = not np.allclose(change, np.eye(4), atol=1e-6)
+        nodes = [*maps, *(self.get(role) for role in SEGMENTATIONS if self.get(role) is not None)]
+        others = [n for n in nodes if n.GetTransformNodeID() != ct.GetTransformNodeID()]
+        if not is_shifted and not others:
+            return False
+        for node in maps:
+            volumes.place(node, ct)
+        for node in nodes[len(maps) :]:
+            if is_shifted:
+                segments.shift(node, change)
+            _place(node, ct)
+        return True
+
+    def recount_if_scaled(self) -> bool:
+        """Count anew if a transform above the CT has changed the size of its voxels.
+
+        Returns:
+            Whether the numbers have changed.
+
+        Raises:
+            InputError: If there is a transform above the CT that cannot be included.
+        """
+        ml = volumes.voxel_ml(self.ct)
+        if np.isclose(ml, float(self.node.GetParameter(_VOXEL_ML) or ml), rtol=1e-6):
+            return False
+        self.node.SetParameter(_VOXEL_ML, repr(ml))
+        self.update_scores(self.source)
+        return True
 
     @property
     def report(self) -> dict[str, Any]:
@@ -139,8 +219,7 @@ class Result:
         score = scores.check_reader_score(text)
         kept = {known.name: value for known, value in self.reader_scores.items()}
         self.node.SetParameter("readerScores", json.dumps(kept | {lobe.name: score}))
-        if self.get("table") is not None:
-            scores.fill_table(self.get("table"), self.rows, self.reader_scores)
+        self._show_rows(self.rows)
 
     def set_rows(
         self, rows: Sequence[LobeRow], source: str, threshold: float | None = None
@@ -151,8 +230,26 @@ class Result:
             self.node.SetParameter("source", source)
             if threshold is not None:
                 self.node.SetParameter("threshold", f"{threshold:.4f}")
+        self._show_rows(rows)
+
+    def chart(self) -> Any:
+        """Return the chart; it is made anew if it was removed."""
+        if any(self.get(role) is None for role in _NUMBERS):
+            self._show_rows(self.rows)
+        return self.get("chart")
+
+    def _show_rows(self, rows: Sequence[LobeRow]) -> None:
+        """Write rows into table and chart, which are made where they are missing."""
+        if any(self.get(role) is None for role in _NUMBERS):
+            for role in _NUMBERS:
+                _make_node(self, role)
+            title = f"{self.ct.GetName()}: lesion % by lobe"
+            scores.make_chart(self._series(), self.get("chart"), self.get("chartTable"), title)
         scores.fill_table(self.get("table"), rows, self.reader_scores)
-        scores.fill_chart_table(self.get("chartTable"), rows)
+        scores.fill_chart(self.get("chartTable"), self._series(), rows)
+
+    def _series(self) -> dict[Lobe, Any]:
+        return {lobe: self.get(role) for lobe, role in _SERIES.items()}
 
     def lobes(self) -> np.ndarray:
         """Return the lobes as they are now, (k, j, i) uint8 on the grid of the CT."""
@@ -233,11 +330,16 @@ class Result:
         slicer.mrmlScene.RemoveNode(self.node)
 
 
+Voxels: TypeAlias = "np.ndarray | vtk.vtkImageData"
+"""(k, j, i) as the CT has them; a map may also be an image of :func:`volumes.new_image`."""
+
+
 def show(
     ct: Any,
-    images: Mapping[str, np.ndarray],
+    images: Mapping[str, Voxels],
     report: Mapping[str, Any],
     keep: Sequence[str] = (),
+    page: str = "",
 ) -> Result:
     """Put the result of a run into the scene, in place of an earlier one of the same CT.
 
@@ -247,6 +349,7 @@ def show(
             the CT has it.
         report: Content of ``report.json``.
         keep: Roles of segmentations that were edited by hand and must stay as they are.
+        page: Content of ``report.html``.
 
     Returns:
         The result.
@@ -254,59 +357,95 @@ def show(
     Raises:
         ValueError: If the images do not fit the CT. The scene is as it was before.
     """
+    for _step in show_in_steps(ct, dict(images), report, keep, page):
+        pass
+    return Result.of(ct)
+
+
+def show_in_steps(
+    ct: Any,
+    images: dict[str, Voxels],
+    report: Mapping[str, Any],
+    keep: Sequence[str] = (),
+    page: str = "",
+) -> Iterator[None]:
+    """Do what :func:`show` does, and yield after each step, so that a window stays usable.
+
+    ``images`` is emptied on the way: nothing is in memory longer than it is needed. A result that
+    was not there before is taken away again if a step fails or the iterator is closed early.
+    """
     for name, values in images.items():
-        if values.shape != volumes.shape(ct):
-            message = f"{name}: {values.shape} voxels do not fit a CT of {volumes.shape(ct)}"
+        given = volumes.view(values).shape if isinstance(values, vtk.vtkImageData) else values.shape
+        if given != volumes.shape(ct):
+            message = f"{name}: {given} voxels do not fit a CT of {volumes.shape(ct)}"
             raise ValueError(message)
     is_new = Result.find(ct) is None
     result = Result.of(ct)
     try:
-        _fill(result, images, report, keep)
+        yield from _fill(result, images, report, keep, page)
     except BaseException:
         if is_new:
             result.remove()
         raise
-    return result
 
 
 def _fill(
     result: Result,
-    images: Mapping[str, np.ndarray],
+    images: dict[str, Voxels],
     report: Mapping[str, Any],
     keep: Sequence[str],
-) -> None:
+    page: str,
+) -> Iterator[None]:
     ct = result.ct
-    for role in _KINDS:
-        _make_node(result, role)
+    result.node.SetParameter(_FILLING, "1")
     result.node.SetParameter("report", json.dumps(report))
-    for role, name in (("dram", "dram"), ("refined", "dram_refined")):
-        volumes.put_array(result.get(role), images[name], ct)
-        display.show_as_heat_map(result.get(role))
-    is_empty = images["dram_refined"].max() <= EMPTY_BELOW < images["dram"].max()
-    result.node.SetParameter("map", "dram" if is_empty else "refined")
+    yield from _fill_maps(result, images)
+    for role in SEGMENTATIONS:
+        _place(_make_node(result, role), ct)
     if "segmentation" not in keep:
-        labels = images["lesions"].astype(np.uint8)
-        labels[(images["vessels"] > 0) & (labels == 0)] = segments.LESION_SEGMENTS[3].label
-        _place(result.get("segmentation"), ct)
-        with modified_once(result.get("segmentation")):
-            segments.put_layer(result.get("segmentation"), segments.LESION_SEGMENTS, labels, ct)
-            segments.put_layer(
-                result.get("segmentation"), segments.LOBE_SEGMENTS, images["lobes"], ct
-            )
-        result.accept("segmentation")
+        yield from _fill_segmentation(result, images)
+    images.clear()
     if "pseudolabel" not in keep:
         threshold = _threshold_of(report)
         result.node.SetParameter("threshold", f"{threshold:.4f}")
         put_pseudolabel(result, threshold)
-    scores.make_chart(
-        result.get("series"),
-        result.get("chart"),
-        result.get("chartTable"),
-        f"{ct.GetName()}: lesion % by lobe",
-    )
+        yield
+    result.node.SetParameter(_VOXEL_ML, repr(volumes.voxel_ml(ct)))
     result.set_rows(scores.rows_of_report(report), NETWORK)
     if keep:
         result.update_scores(PSEUDOLABEL if "segmentation" not in keep else NETWORK)
+    if page:
+        node = _make_node(result, PAGE)
+        node.SetForceCreateStorageNode(node.CreateStorageNodeAlways)
+        node.SetText(page)
+    result.node.SetParameter(_FILLING, "")
+
+
+def _fill_maps(result: Result, images: dict[str, Voxels]) -> Iterator[None]:
+    highest = {}
+    for role, name in (("dram", "dram"), ("refined", "dram_refined")):
+        node = _make_node(result, role)
+        volumes.put_map(node, images.pop(name), result.ct)
+        highest[role] = float(slicer.util.arrayFromVolume(node).max())
+        display.show_as_heat_map(node)
+        yield
+    is_empty = highest["refined"] <= EMPTY_BELOW < highest["dram"]
+    result.node.SetParameter("map", "dram" if is_empty else "refined")
+
+
+def _fill_segmentation(result: Result, images: dict[str, Voxels]) -> Iterator[None]:
+    ct, node = result.ct, result.get("segmentation")
+    labels = np.asarray(images.pop("lesions"), dtype=np.uint8).copy()
+    vessels = np.asarray(images.pop("vessels")) > 0
+    labels[vessels & (labels == 0)] = segments.LESION_SEGMENTS[3].label
+    with modified_once(node):
+        segments.put_layer(node, segments.LESION_SEGMENTS, labels, ct)
+    yield
+    with modified_once(node):
+        segments.put_layer(node, segments.LOBE_SEGMENTS, np.asarray(images.pop("lobes")), ct)
+    yield
+    result.accept("segmentation")
+    yield
 
 
 def put_pseudolabel(result: Result, threshold: float) -> None:
@@ -352,6 +491,7 @@ def _make_node(result: Result, role: str) -> Any:
     node.UnRegister(None)
     node.SetName(slicer.mrmlScene.GenerateUniqueName(f"{result.ct.GetName()} {text}"))
     node.SetHideFromEditors(role in _HELPERS)
+    node.SetAttribute(ROLE_ATTRIBUTE, role)
     node = slicer.mrmlScene.AddNode(node)
     if node.IsA("vtkMRMLDisplayableNode"):
         node.CreateDefaultDisplayNodes()
@@ -404,11 +544,42 @@ def reader_total(reader: Mapping[Lobe, int | None]) -> int | None:
     return severity.total_score(reader.get(lobe) for lobe in Lobe)
 
 
-def is_result_volume(node: Any) -> bool:
-    """Tell whether a volume is a map of some result, and no CT."""
-    for holder in slicer.util.getNodesByClass("vtkMRMLScriptedModuleNode"):
-        if holder.GetAttribute("ModuleName") == MODULE_NAME:
-            ids = (holder.GetNodeReferenceID("dram"), holder.GetNodeReferenceID("refined"))
-            if node.GetID() in ids:
-                return True
-    return False
+def result_node_ids() -> list[str]:
+    """Return the IDs of all nodes that belong to some result, and are no CT and no lobes."""
+    marked = {
+        node.GetID()
+        for kind in ("vtkMRMLScalarVolumeNode", "vtkMRMLSegmentationNode")
+        for node in slicer.util.getNodesByClass(kind)
+        if node.GetAttribute(ROLE_ATTRIBUTE)
+    }
+    for result in every_result():
+        # scenes of earlier versions have no such attribute
+        marked |= {result.node.GetNodeReferenceID(role) for role in (*MAPS, *SEGMENTATIONS)}
+    return sorted(identifier for identifier in marked if identifier)
+
+
+def every_result() -> list[Result]:
+    """Return all results in the scene, whole or not."""
+    return [
+        Result(node)
+        for node in slicer.util.getNodesByClass("vtkMRMLScriptedModuleNode")
+        if node.GetAttribute("ModuleName") == MODULE_NAME
+    ]
+
+
+def results_beside(ct: Any) -> list[Result]:
+    """Return the complete results of the CTs of the same patient: under one subject or study.
+
+    CTs that are filed nowhere, as those from NIfTI files, count as one group.
+    """
+    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(slicer.mrmlScene)
+
+    def highest(node: Any) -> int:
+        item = hierarchy.GetItemByDataNode(node)
+        scene, parent = hierarchy.GetSceneItemID(), hierarchy.GetItemParent(item)
+        while parent not in (scene, 0):
+            item, parent = parent, hierarchy.GetItemParent(parent)
+        return int(item) if hierarchy.GetItemDataNode(item) is None else int(scene)
+
+    group = highest(ct)
+    return [r for r in every_result() if r.complete and highest(r.ct) == group]

@@ -12,6 +12,7 @@ import vtk
 
 from DRAMLesionLib.lesions import severity
 from DRAMLesionLib.lobes import Lobe
+from DRAMLesionLib.mrml.segments import LOBE_COLOURS
 
 if TYPE_CHECKING:
     from DRAMLesionLib.report.model import LobeRow
@@ -32,7 +33,6 @@ A column without any value, such as the lesion types of a pseudo-label, is left 
 """
 
 ROW, READER, STATUS, PERCENT = "Lobe", "Reader's score", "Status", "Lesion [%]"
-BAR_COLOUR = (0.86, 0.37, 0.18)
 
 
 def rows_of_report(report: Mapping[str, Any]) -> list[LobeRow]:
@@ -156,38 +156,50 @@ def fill_table(node: Any, rows: Sequence[LobeRow], reader: Mapping[Lobe, int | N
         node.EndModify(before)
 
 
-def fill_chart_table(node: Any, rows: Sequence[LobeRow]) -> None:
-    """Write lesion % of the five lobes into the table that the chart draws; 0 where unknown."""
-    shown = [row for row in rows if row.name in Lobe.__members__]
-    before = node.StartModify()
+def fill_chart(table: Any, series: Mapping[Lobe, Any], rows: Sequence[LobeRow]) -> None:
+    """Write lesion % of the five lobes into the table that the chart draws, 0 where unknown.
+
+    Slicer's plot view cannot write names under bars: each lobe is a series of one bar, and the
+    legend names it together with its number.
+
+    Args:
+        table: vtkMRMLTableNode; one row, one column a lobe.
+        series: The vtkMRMLPlotSeriesNode of each lobe, which gets the text of the legend as name.
+        rows: Lobes; others are left out.
+    """
+    shares = {Lobe[row.name]: row.lesion_percent for row in rows if row.name in Lobe.__members__}
+    before = table.StartModify()
     try:
-        node.RemoveAllColumns()
-        _add_texts(node, ROW, [row.name for row in shown])
-        _add_numbers(node, PERCENT, [row.lesion_percent or 0.0 for row in shown])
+        table.RemoveAllColumns()
+        for lobe in Lobe:
+            _add_numbers(table, lobe.name, [shares.get(lobe) or 0.0])
     finally:
-        node.EndModify(before)
+        table.EndModify(before)
+    for lobe, node in series.items():
+        share = shares.get(lobe)
+        node.SetName(f"{lobe.name} –" if share is None else f"{lobe.name} {share:.1f} %")
 
 
-def make_chart(series: Any, chart: Any, table: Any, title: str) -> None:
+def make_chart(series: Mapping[Lobe, Any], chart: Any, table: Any, title: str) -> None:
     """Set up a bar chart of lesion % by lobe.
 
     Args:
-        series: vtkMRMLPlotSeriesNode.
+        series: The vtkMRMLPlotSeriesNode of each lobe.
         chart: vtkMRMLPlotChartNode.
-        table: Node that :func:`fill_chart_table` fills.
+        table: Node that :func:`fill_chart` fills.
         title: Heading of the chart.
     """
-    series.SetAndObserveTableNodeID(table.GetID())
-    series.SetPlotType(slicer.vtkMRMLPlotSeriesNode.PlotTypeBar)
-    series.SetYColumnName(PERCENT)
-    series.SetLabelColumnName(ROW)
-    series.SetColor(*BAR_COLOUR)
-    if not chart.HasPlotSeriesNodeID(series.GetID()):
-        chart.AddAndObservePlotSeriesNodeID(series.GetID())
+    for lobe, node in series.items():
+        node.SetAndObserveTableNodeID(table.GetID())
+        node.SetPlotType(slicer.vtkMRMLPlotSeriesNode.PlotTypeBar)
+        node.SetYColumnName(lobe.name)
+        node.SetColor(*(value / 255.0 for value in LOBE_COLOURS[lobe]))
+        if not chart.HasPlotSeriesNodeID(node.GetID()):
+            chart.AddAndObservePlotSeriesNodeID(node.GetID())
     chart.SetTitle(title)
     chart.SetYAxisTitle(PERCENT)
-    chart.SetXAxisTitle(ROW)
-    chart.SetLegendVisibility(False)
+    chart.SetXAxisTitle("  ·  ".join(lobe.name for lobe in series))
+    chart.SetLegendVisibility(True)
 
 
 def _add_numbers(node: Any, title: str, numbers: Sequence[float | None]) -> None:

@@ -16,7 +16,6 @@ from DRAMLesionLib.images import boxes
 from DRAMLesionLib.lobes import Lobe
 from DRAMLesionLib.lobes.terminology import (
     LESION_TERM,
-    LOBE_COLOURS,
     LOBE_TERMS,
     LUNG_TERM,
     TERMINOLOGY_TAG,
@@ -32,6 +31,18 @@ SURFACE = "Closed surface"
 """Name of the representation that 3D views show."""
 
 _SAME_PLACE = 1e-3
+
+LOBE_COLOURS = {
+    Lobe.LUL: (38, 166, 154),
+    Lobe.LLL: (156, 190, 80),
+    Lobe.RUL: (126, 87, 194),
+    Lobe.RML: (222, 112, 180),
+    Lobe.RLL: (176, 137, 104),
+}
+"""Colours of lobes side by side, apart from each other and from lesions and vessels.
+
+Slicer's own list has one brown for lobes of both sides.
+"""
 
 
 @dataclass(frozen=True)
@@ -126,19 +137,30 @@ def put_layer(
         segment = segmentation.GetSegment(spec.id)
         is_new = segment is None
         if is_new:
-            segment = slicer.vtkSegment()
-            segment.SetName(spec.name)
-            segment.SetColor(*(c / 255.0 for c in spec.colour))
-            segment.SetTag(TERMINOLOGY_TAG, spec.term.entry())
+            segment = _new_segment(spec)
         segment.SetLabelValue(spec.label)
         segment.AddRepresentation(LABEL_MAP, image)
         if is_new:
             segmentation.AddSegment(segment, spec.id)
             _set_display(node.GetDisplayNode(), spec)
-    if segmentation.ContainsRepresentation(SURFACE):
-        # made anew from the new voxels
-        segmentation.RemoveRepresentation(SURFACE)
-        node.CreateClosedSurfaceRepresentation()
+    # surfaces of other voxels: whoever shows them makes them anew
+    segmentation.RemoveRepresentation(SURFACE)
+
+
+def add_missing(node: Any, specs: Sequence[SegmentSpec]) -> None:
+    """Add the segments that somebody has removed, empty."""
+    for spec in specs:
+        if node.GetSegmentation().GetSegment(spec.id) is None:
+            node.GetSegmentation().AddSegment(_new_segment(spec), spec.id)
+            _set_display(node.GetDisplayNode(), spec)
+
+
+def _new_segment(spec: SegmentSpec) -> Any:
+    segment = slicer.vtkSegment()
+    segment.SetName(spec.name)
+    segment.SetColor(*(c / 255.0 for c in spec.colour))
+    segment.SetTag(TERMINOLOGY_TAG, spec.term.entry())
+    return segment
 
 
 def _set_display(display: Any, spec: SegmentSpec) -> None:
@@ -190,6 +212,28 @@ def offset_on(image: Any, ct: Any) -> tuple[int, int, int] | None:
         return None
     i, j, k = (round(float(s)) for s in start)
     return k, j, i
+
+
+def shift(node: Any, matrix: np.ndarray) -> None:
+    """Move the voxels of a segmentation, as hardening a transform does.
+
+    Args:
+        node: Segmentation node.
+        matrix: 4x4, from where they are in RAS mm to where they belong.
+    """
+    segmentation = node.GetSegmentation()
+    moved: list[Any] = []
+    for identifier in segmentation.GetSegmentIDs():
+        image = node.GetBinaryLabelmapInternalRepresentation(identifier)
+        if image is None or any(image is other for other in moved):
+            continue
+        own = vtk.vtkMatrix4x4()
+        image.GetImageToWorldMatrix(own)
+        image.SetImageToWorldMatrix(
+            slicer.util.vtkMatrixFromArray(matrix @ slicer.util.arrayFromVTKMatrix(own))
+        )
+        moved.append(image)
+    segmentation.RemoveRepresentation(SURFACE)
 
 
 def mask_of(node: Any, segment_id: str, ct: Any) -> np.ndarray:

@@ -13,6 +13,7 @@ import numpy as np
 import SimpleITK as sitk
 import slicer
 import vtk
+from vtk.util.numpy_support import vtk_to_numpy
 
 from DRAMLesionLib.errors import InputError
 
@@ -111,26 +112,50 @@ def shape(node: Any) -> tuple[int, int, int]:
     return k, j, i
 
 
-def put_array(node: Any, values: np.ndarray, ct: Any) -> None:
+def new_image(size: tuple[int, int, int]) -> vtk.vtkImageData:
+    """Return an image of float32 voxels to fill through :func:`view`; ``size`` is (k, j, i)."""
+    image = vtk.vtkImageData()
+    image.SetDimensions(*size[::-1])
+    image.AllocateScalars(vtk.VTK_FLOAT, 1)
+    return image
+
+
+def view(image: vtk.vtkImageData) -> np.ndarray:
+    """Return the voxels of an image as (k, j, i), sharing its memory and keeping it alive."""
+    i, j, k = image.GetDimensions()
+    return vtk_to_numpy(image.GetPointData().GetScalars()).reshape(k, j, i)
+
+
+def put_map(node: Any, values: np.ndarray | vtk.vtkImageData, ct: Any) -> None:
     """Fill a volume node with values on the grid of the CT, below the CT's transform.
 
     Args:
         node: The volume node to fill.
-        values: (k, j, i) as the CT has it.
+        values: (k, j, i) as the CT has it, which are copied; or an image of :func:`new_image`,
+            which the node takes over, so that a large map is in memory once.
         ct: The CT's volume node.
 
     Raises:
         ValueError: If the shape is not the CT's.
     """
-    if values.shape != shape(ct):
-        message = f"{node.GetName()}: {values.shape} voxels do not fit a CT of {shape(ct)}"
+    given = view(values).shape if isinstance(values, vtk.vtkImageData) else values.shape
+    if given != shape(ct):
+        message = f"{node.GetName()}: {given} voxels do not fit a CT of {shape(ct)}"
         raise ValueError(message)
     before = node.StartModify()
     try:
-        slicer.util.updateVolumeFromArray(node, values)
-        matrix = vtk.vtkMatrix4x4()
-        ct.GetIJKToRASMatrix(matrix)
-        node.SetIJKToRASMatrix(matrix)
-        node.SetAndObserveTransformNodeID(ct.GetTransformNodeID())
+        if isinstance(values, vtk.vtkImageData):
+            node.SetAndObserveImageData(values)
+        else:
+            slicer.util.updateVolumeFromArray(node, values)
+        place(node, ct)
     finally:
         node.EndModify(before)
+
+
+def place(node: Any, ct: Any) -> None:
+    """Give a volume the matrix and the transform of the CT."""
+    matrix = vtk.vtkMatrix4x4()
+    ct.GetIJKToRASMatrix(matrix)
+    node.SetIJKToRASMatrix(matrix)
+    node.SetAndObserveTransformNodeID(ct.GetTransformNodeID())

@@ -61,13 +61,22 @@ class ThreeDWidget(QWidget):
 
 
 class ThreeDView(QWidget):
-    """Counts what would turn and zoom the view."""
+    """Counts what would turn and zoom the view.
+
+    Attributes:
+        fitted: How often it was zoomed to what it shows.
+    """
+
+    def __init__(self, parent: QWidget):
+        super().__init__(parent)
+        self.fitted = 0
 
     def resetFocalPoint(self) -> None:
         """Centre the view on what it shows."""
 
     def resetCamera(self) -> None:
         """Zoom to what is shown."""
+        self.fitted += 1
 
 
 class LayoutManager(QObject):
@@ -331,7 +340,11 @@ class Application(QObject):
 def view_facades() -> dict[str, Any]:
     """Facade classes of the views, for the module `slicer`."""
     register(Application, "slicer.qSlicerApplication")
-    made = {"qMRMLSliceWidget": SliceWidget, "qMRMLThreeDWidget": ThreeDWidget}
+    made = {
+        "qMRMLSliceWidget": SliceWidget,
+        "qMRMLThreeDWidget": ThreeDWidget,
+        "qMRMLThreeDView": ThreeDView,
+    }
     for name in ("LayoutManager", "MainWindow", "ModuleManager", "ModuleSelector"):
         register(globals()[name], f"slicer.qSlicer{name}")
     return {name: register(cls, f"slicer.{name}") for name, cls in made.items()}

@@ -23,7 +23,7 @@ from PySide6.QtCore import QCoreApplication, QEvent, QSettings
 from PySide6.QtWidgets import QApplication
 
 from . import application as application_module
-from . import qmrml, segment_widgets, signals
+from . import qmrml, segment_editor, segment_widgets, signals
 from .api import slicer_api
 from .ctk import ctk_module
 from .dialogs import FileDialog, MessageBox, dialogs
@@ -236,6 +236,7 @@ class Host:
         for facades in (
             qmrml.widget_facades(),
             segment_widgets.segment_facades(),
+            segment_editor.editor_facades(),
             application_module.view_facades(),
         ):
             values |= facades

@@ -8,13 +8,14 @@ from typing import Any, ClassVar
 
 import slicer
 import vtk
-from PySide6.QtCore import Signal
+from PySide6.QtCore import QObject, Signal
 from PySide6.QtWidgets import QComboBox, QHBoxLayout, QTableWidget, QTableWidgetItem, QWidget
 
 from .ctk import CollapsibleButton
 from .ctk_sliders import DoubleSpinBox, RangeWidget, SliderWidget
 from .observers import Observers
 from .properties import Property, stored
+from .qt_layer import register
 from .qt_module import add_widget_class
 
 SCENE_SIGNAL = {"mrmlSceneChanged(vtkMRMLScene*)": "mrmlSceneChanged"}
@@ -39,6 +40,18 @@ class MrmlWidget(QWidget):
 
     def scene_set(self) -> None:
         """What a widget does when it has got another scene."""
+
+
+class SortFilterProxyModel(QObject):
+    """What a node selector offers, beyond classes and attributes."""
+
+    def __init__(self, selector: NodeComboBox):
+        super().__init__(selector)
+        self._selector = selector
+
+    hiddenNodeIDs = stored(
+        "hiddenNodeIDs", "QStringList", [], lambda self, _: self._selector._update()
+    )
 
 
 class NodeComboBox(MrmlWidget):
@@ -66,7 +79,7 @@ class NodeComboBox(MrmlWidget):
         layout.addWidget(self._combo)
         self._node: Any = None
         self._attributes: list[tuple[Any, ...]] = []
-        self._observers = Observers(self)
+        self._observers, self._filter = Observers(self), SortFilterProxyModel(self)
         self._combo.activated.connect(self._chosen)
 
     def scene_set(self) -> None:
@@ -104,6 +117,8 @@ class NodeComboBox(MrmlWidget):
 
     def _offered(self, node: Any) -> bool:
         if node.GetHideFromEditors() and not self.showHidden:
+            return False
+        if node.GetID() in self._filter.hiddenNodeIDs:
             return False
         for kind in self.nodeTypes:
             if not node.IsA(kind) or any(node.IsA(hidden) for hidden in self.hideChildNodeTypes):
@@ -191,6 +206,10 @@ class NodeComboBox(MrmlWidget):
         """Delete the chosen node."""
         if self._node is not None:
             self.mrmlScene().RemoveNode(self._node)
+
+    def sortFilterProxyModel(self) -> SortFilterProxyModel:
+        """What is offered and what is not."""
+        return self._filter
 
     def addAttribute(self, kind: str, name: str, value: str | None = None) -> None:
         """Offer only nodes with an attribute."""
@@ -336,4 +355,5 @@ _CLASSES: dict[str, type] = {
 
 def widget_facades() -> dict[str, Any]:
     """Facade classes by name, for the module `slicer`."""
+    register(SortFilterProxyModel, "slicer.qMRMLSortFilterProxyModel")
     return {name: add_widget_class(made, f"slicer.{name}") for name, made in _CLASSES.items()}

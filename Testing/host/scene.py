@@ -12,7 +12,7 @@ import vtk
 from .terminology import write_terminologies
 
 _LOGICS = {
-    "Colors": "vtkMRMLColorLogic",
+    "Colors": "vtkSlicerColorLogic",
     "CropVolume": "vtkSlicerCropVolumeLogic",
     "Markups": "vtkSlicerMarkupsLogic",
     "Models": "vtkSlicerModelsLogic",
@@ -59,6 +59,8 @@ class SceneSetup:
         self.application_logic.SetMRMLScene(self.scene)
         self.application_logic.SetTemporaryPath(temporary_path)
         self.scene.SetRootDirectory(temporary_path)
+        self.application_logic.SetHomeDirectory(temporary_path)
+        self.application_logic.SetShareDirectory(temporary_path)
         self._add_cache()
         self.logics: dict[str, Any] = {}
         for name, class_name in _LOGICS.items():

@@ -1,4 +1,4 @@
-"""Stand-ins for the widgets that choose, list and edit segments."""
+"""Stand-ins for the widgets that choose, list and show segments."""
 
 # ruff: noqa: N802, N815  (the application's own names)
 
@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 import slicer
 import vtk
-from PySide6.QtCore import QObject, Qt, Signal
+from PySide6.QtCore import Qt, Signal
 from PySide6.QtWidgets import (
     QComboBox,
     QPushButton,
@@ -18,11 +18,9 @@ from PySide6.QtWidgets import (
     QWidget,
 )
 
-from .api import slicer_api
 from .observers import Observers
 from .properties import Property, stored
 from .qmrml import SCENE_SIGNAL, MrmlWidget, NodeComboBox
-from .qt_layer import register
 from .qt_module import add_widget_class
 
 
@@ -218,146 +216,6 @@ class SegmentsTableView(MrmlWidget):
     selectionMode = stored("selectionMode", int, 3)
 
 
-class Effect(QObject):
-    """A Segment Editor effect: only remembers its parameters."""
-
-    def __init__(self, name: str, editor: SegmentEditorWidget):
-        super().__init__(editor)
-        self._name, self._editor = name, editor
-
-    def setParameter(self, name: str, value: Any) -> None:
-        """Set a parameter on the editor node."""
-        self._editor.mrmlSegmentEditorNode().SetAttribute(f"{self._name}.{name}", str(value))
-
-    def parameter(self, name: str) -> str:
-        """A parameter, '' where it was never set."""
-        return self._editor.mrmlSegmentEditorNode().GetAttribute(f"{self._name}.{name}") or ""
-
-    name = Property(str, lambda self: self._name)
-
-
-class SegmentEditorWidget(MrmlWidget):
-    """The Segment Editor's state; its effects do nothing here."""
-
-    currentSegmentIDChanged = Signal(str)
-    segmentationSet = Signal(object)
-    sourceSet = Signal(object)
-    MRML_SIGNALS: ClassVar = SCENE_SIGNAL | {
-        "segmentationNodeChanged(vtkMRMLSegmentationNode*)": "segmentationSet",
-        "sourceVolumeNodeChanged(vtkMRMLVolumeNode*)": "sourceSet",
-    }
-
-    def __init__(self, parent: QWidget | None = None):
-        super().__init__(parent)
-        self._editor: Any = None
-        self._effects = {name: Effect(name, self) for name in slicer_api().effects}
-        self._effect: Effect | None = None
-        self._of_scene, self._of_editor = Observers(self), Observers(self)
-        self.shortcuts = 0
-        self._table = SegmentsTableView(self)
-        QVBoxLayout(self).addWidget(self._table)
-
-    def mrmlSegmentEditorNode(self) -> Any:
-        """The node with the editor's state."""
-        return self._editor
-
-    def scene_set(self) -> None:
-        """Follow the new scene."""
-        self._of_scene.clear()
-        scene, events = self.mrmlScene(), slicer.vtkMRMLScene
-        if scene is not None:
-            for event in (events.EndCloseEvent, events.EndBatchProcessEvent):
-                self._of_scene.add(scene, event, self.updateWidgetFromMRML)
-
-    def setMRMLSegmentEditorNode(self, node: Any) -> None:
-        """Set the node with the editor's state; without one nothing is updated any more."""
-        self._of_editor.clear()
-        self._editor = node
-        if node is not None:
-            self._of_editor.add(node, vtk.vtkCommand.ModifiedEvent, self.updateWidgetFromMRML)
-            self.updateWidgetFromMRML()
-
-    def segmentationNode(self) -> Any:
-        """The segmentation that is edited."""
-        return self._editor.GetSegmentationNode() if self._editor else None
-
-    def setSegmentationNode(self, node: Any) -> None:
-        """Edit a segmentation; does nothing without an editor node, as in the application."""
-        if self._editor is not None and node is not self.segmentationNode():
-            self._editor.SetAndObserveSegmentationNode(node)
-            self.setActiveEffect(None)
-            self.segmentationSet.emit(node)
-
-    def sourceVolumeNode(self) -> Any:
-        """The volume that is shown under the segments."""
-        return self._editor.GetSourceVolumeNode() if self._editor else None
-
-    def setSourceVolumeNode(self, node: Any) -> None:
-        """Set the source volume; it needs a segmentation first, as in the application."""
-        if self._editor is not None and self.segmentationNode() is not None:
-            self._editor.SetAndObserveSourceVolumeNode(node)
-            self.segmentationNode().SetReferenceImageGeometryParameterFromVolumeNode(node)
-            self.sourceSet.emit(node)
-
-    def currentSegmentID(self) -> str:
-        """The segment that is edited."""
-        return (self._editor.GetSelectedSegmentID() or "") if self._editor else ""
-
-    def setCurrentSegmentID(self, identifier: str) -> None:
-        """Choose the segment that is edited."""
-        self._editor.SetSelectedSegmentID(identifier)
-        self.currentSegmentIDChanged.emit(identifier)
-
-    def availableEffectNames(self) -> list[str]:
-        """Names of the effects."""
-        return slicer_api().effects
-
-    def setActiveEffectByName(self, name: str) -> None:
-        """Switch to an effect; an unknown name means none."""
-        self.setActiveEffect(self.effectByName(name))
-
-    def activeEffect(self) -> Effect | None:
-        """The active effect or None."""
-        return self._effect
-
-    def setActiveEffect(self, effect: Effect | None) -> None:
-        """Name an effect, or none, in the editor node; it is switched when the widget follows."""
-        if self._editor is not None:
-            self._editor.SetActiveEffectName(effect.name if effect is not None else "")
-
-    def installKeyboardShortcuts(self, _parent: QWidget | None = None) -> None:
-        """Keys of the effects are not needed here; counted, so that tests see the pairs."""
-        self.shortcuts += 1
-
-    def uninstallKeyboardShortcuts(self) -> None:
-        """Undo `installKeyboardShortcuts`."""
-        self.shortcuts = 0
-
-    def removeViewObservations(self) -> None:
-        """No view is observed here."""
-
-    def updateWidgetFromMRML(self) -> None:
-        """Follow the editor node, though not while the scene closes or is in a batch."""
-        scene = self.mrmlScene()
-        if scene is None or scene.IsClosing() or scene.IsBatchProcessing() or self._editor is None:
-            return
-        self._table.setSegmentationNode(self.segmentationNode())
-        self._effect = self.effectByName(self._editor.GetActiveEffectName() or "")
-
-    def setMaximumNumberOfUndoStates(self, count: int) -> None:
-        """Set how many steps can be undone."""
-        self.maximumNumberOfUndoStates = count
-
-    def effectByName(self, name: str) -> Effect | None:
-        """An effect, None for an unknown name."""
-        return self._effects.get(name)
-
-    maximumNumberOfUndoStates = stored("maximumNumberOfUndoStates", int, 10)
-    readOnly = stored("readOnly", bool, False)
-    segmentationNodeSelectorVisible = stored("segmentationNodeSelectorVisible", bool, True)
-    sourceVolumeNodeSelectorVisible = stored("sourceVolumeNodeSelectorVisible", bool, True)
-
-
 class Show3DButton(QPushButton):
     """Creates and shows the closed surfaces of a segmentation."""
 
@@ -394,12 +252,10 @@ class Show3DButton(QPushButton):
 _CLASSES: dict[str, type] = {
     "qMRMLSegmentSelectorWidget": SegmentSelectorWidget,
     "qMRMLSegmentsTableView": SegmentsTableView,
-    "qMRMLSegmentEditorWidget": SegmentEditorWidget,
     "qMRMLSegmentationShow3DButton": Show3DButton,
 }
 
 
 def segment_facades() -> dict[str, Any]:
     """Facade classes by name, for the module `slicer`."""
-    register(Effect, "slicer.qSlicerSegmentEditorAbstractEffect")
     return {name: add_widget_class(made, f"slicer.{name}") for name, made in _CLASSES.items()}

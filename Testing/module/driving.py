@@ -117,3 +117,10 @@ def box_in_lobe(run, lobe, edge=4):
 
 def edit(result, run, lobe=Lobe.RUL):
     return paint(result, "lesion", box_in_lobe(run, lobe))
+
+
+def show_surfaces(module, widget):
+    """Press Show 3D, and wait until all surfaces are there."""
+    widget.ui.show3DButton.click()
+    assert widget.ui.show3DButton.checked
+    module.wait_for(lambda: not widget.results.surfaces.running, "the surfaces")

@@ -63,11 +63,17 @@ def test_table_and_chart_say_what_the_report_says(host, run):
         assert table.GetCellText(row, 0) == entry["name"]
         assert float(table.GetCellText(row, 3)) == pytest.approx(entry["lesion_percent"], abs=1e-3)
         assert float(table.GetCellText(row, 8)) == entry["score"]
-    series = result.get("chart").GetNthPlotSeriesNode(0)
-    assert (series.GetYColumnName(), series.GetLabelColumnName()) == ("Lesion [%]", "Lobe")
-    values = series.GetTableNode().GetTable().GetColumnByName("Lesion [%]")
-    assert values.GetNumberOfValues() == 5
-    assert values.GetValue(0) == pytest.approx(run.report["lobes"][0]["lesion_percent"])
+    chart = result.get("chart")
+    assert chart.GetNumberOfPlotSeriesNodes() == 5
+    assert chart.GetLegendVisibility()
+    for number, entry in enumerate(run.report["lobes"]):
+        series = chart.GetNthPlotSeriesNode(number)
+        assert series.GetName() == f"{entry['name']} {entry['lesion_percent']:.1f} %"
+        values = series.GetTableNode().GetTable().GetColumnByName(series.GetYColumnName())
+        assert values.GetNumberOfValues() == 1
+        assert values.GetValue(0) == pytest.approx(entry["lesion_percent"])
+    colours = {chart.GetNthPlotSeriesNode(number).GetColor() for number in range(5)}
+    assert len(colours) == 5
 
 
 def test_counting_the_segments_gives_the_report_again(host, run):
@@ -208,16 +214,51 @@ def test_five_reader_s_scores_make_a_total(host, run):
     assert result.get("table").GetCellText(7, 9) == ""
 
 
-def test_surfaces_are_made_anew_by_another_run(host, run):
+def test_surfaces_lie_where_the_segments_are_and_go_with_their_voxels(host, run):
+    import slicer
+    from vtk.util.numpy_support import vtk_to_numpy
+
+    from DRAMLesionLib.mrml import surfaces, volumes
+
     ct = add_volume(run.ct)
-    node = add_result(run, ct).get("segmentation")
-    node.CreateClosedSurfaceRepresentation()
-    surface = node.GetClosedSurfaceInternalRepresentation("lobe_RUL")
-    assert surface.GetNumberOfPoints() > 100
+    result = add_result(run, ct)
+    node = result.get("segmentation")
+    shares = list(surfaces.make_surfaces(result))
+    assert shares == sorted(shares)
+    assert len(shares) == len(node.GetSegmentation().GetSegmentIDs())
+    assert list(surfaces.make_surfaces(result)) == [], "all are there"
+    to_world = volumes.ijk_to_world(ct)
+    for lobe in Lobe:
+        surface = node.GetClosedSurfaceInternalRepresentation(f"lobe_{lobe.name}")
+        points = vtk_to_numpy(surface.GetPoints().GetData())
+        k, j, i = np.nonzero(run.array("lobes") == lobe)
+        voxels = (to_world @ np.stack([i, j, k, np.ones_like(i)]))[:3].T
+        np.testing.assert_allclose(points.min(axis=0), voxels.min(axis=0), atol=4.5)
+        np.testing.assert_allclose(points.max(axis=0), voxels.max(axis=0), atol=4.5)
+        outside = points - points.mean(axis=0)
+        normals = vtk_to_numpy(surface.GetPointData().GetNormals())
+        assert (np.einsum("ij,ij->i", outside, normals) > 0).mean() > 0.6, "they look outwards"
+    assert not result.get("pseudolabel").GetSegmentation().ContainsRepresentation(surfaces.SURFACE)
+    result.update_scores("pseudolabel")
+    assert len(list(surfaces.make_surfaces(result))) == 3
+    pseudo = result.get("pseudolabel").GetClosedSurfaceInternalRepresentation("lesion")
+    assert pseudo.GetNumberOfPoints() > 100
     add_result(run, ct)
-    again = node.GetClosedSurfaceInternalRepresentation("lobe_RUL")
-    assert again is not surface
-    assert again.GetNumberOfPoints() == surface.GetNumberOfPoints()
+    assert not node.GetSegmentation().ContainsRepresentation(surfaces.SURFACE)
+    assert slicer.mrmlScene.GetNodeByID(node.GetID()) is node
+
+
+@pytest.mark.parametrize("size", [(1, 1, 1), (2, 1, 3), (3, 2, 2)])
+def test_blocks_are_the_share_of_their_voxels(size):
+    from DRAMLesionLib.mrml.surfaces import _blocks
+
+    mask = np.random.default_rng(1).random((7, 6, 8)) > 0.5
+    found = _blocks(mask, np.array(size))
+    assert found[0].max() == found[-1].max() == found[:, 0].max() == found[:, :, -1].max() == 0
+    for k, j, i in np.ndindex(*(n - 2 for n in found.shape)):
+        a, b, c = size
+        part = mask[k * a : (k + 1) * a, j * b : (j + 1) * b, i * c : (i + 1) * c]
+        assert found[k + 1, j + 1, i + 1] == pytest.approx(part.sum() / (a * b * c))
 
 
 # --- threshold preview ----------------------------------------------------------------------------

@@ -223,4 +223,3 @@ def test_terms_are_serialised_as_slicer_does():
     )
     assert "~SCT^52988006^Lesion~^^~" in terminology.LESION_TERM.entry()
     assert "SCT^59820001^Blood vessel" in terminology.VESSEL_TERM.entry()
-    assert set(terminology.LOBE_COLOURS) == set(Lobe)
