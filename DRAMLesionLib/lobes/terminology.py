@@ -93,14 +93,31 @@ _BY_SIDE_AND_LEVEL = {
     ("right", "middle"): Lobe.RML,
     ("right", "lower"): Lobe.RLL,
 }
-_BY_CODE = {
+_BY_CODE: dict[tuple[str, str | None], Lobe] = {
     (UPPER_LOBE.value, LEFT.value): Lobe.LUL,
     (UPPER_LOBE.value, RIGHT.value): Lobe.RUL,
     (MIDDLE_LOBE.value, RIGHT.value): Lobe.RML,
     (MIDDLE_LOBE.value, None): Lobe.RML,
     (LOWER_LOBE.value, LEFT.value): Lobe.LLL,
     (LOWER_LOBE.value, RIGHT.value): Lobe.RLL,
+    # one code for side and level, as other segmentations have it
+    ("44714003", None): Lobe.LUL,
+    ("41224006", None): Lobe.LLL,
+    ("42400003", None): Lobe.RUL,
+    ("266005", None): Lobe.RLL,
+    # the SNOMED RT codes of older DICOM files
+    ("T-28820", "G-A101"): Lobe.LUL,
+    ("T-28830", "G-A101"): Lobe.LLL,
+    ("T-28820", "G-A100"): Lobe.RUL,
+    ("T-28830", "G-A100"): Lobe.RLL,
+    ("T-28600", None): Lobe.LUL,
+    ("T-28700", None): Lobe.LLL,
+    ("T-28200", None): Lobe.RUL,
+    ("T-28300", None): Lobe.RML,
+    ("T-28400", None): Lobe.RLL,
 }
+_SIDE_IN_CODE = {code: lobe for (code, side), lobe in _BY_CODE.items() if side is None}
+_LEFT_SIDE = {LEFT.value: True, RIGHT.value: False, "G-A101": True, "G-A100": False}
 
 
 def lobe_from_name(name: str) -> Lobe | None:
@@ -132,6 +149,9 @@ def lobe_from_name(name: str) -> Lobe | None:
 def lobe_from_entry(entry: str) -> Lobe | None:
     """Recognise a lobe by a terminology entry as Slicer serialises it, with or without its tag."""
     _, kind, modifier = entry_codes(entry)
+    if kind in _SIDE_IN_CODE:
+        lobe = _SIDE_IN_CODE[kind]
+        return lobe if not modifier or _LEFT_SIDE.get(modifier) is lobe.is_left else None
     return _BY_CODE.get((kind, modifier or None))
 
 

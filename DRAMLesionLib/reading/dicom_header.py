@@ -231,12 +231,13 @@ def is_dicom(path: Path) -> bool:
 def open_dataset(
     stream: BinaryIO, limit: int, wanted: list[Any] | None = None
 ) -> tuple[Dataset, str, BinaryIO]:
-    """Parse a DICOM file, leaving out large values.
+    """Parse a DICOM file up to its pixels, or some of its values.
 
     Args:
         stream: The file, at its beginning.
         limit: How many bytes a deflated file may unpack to.
-        wanted: Tags to read; all if not given.
+        wanted: Tags to read; values too large for a header are left out. If not given, all before
+            the pixels, and the stream stands there afterwards.
 
     Returns:
         The data set, the UID of its transfer syntax, and the stream that offsets refer to.
@@ -250,9 +251,7 @@ def open_dataset(
     stream.seek(132 if start[128:] == b"DICM" else 0)
     with quiet_parser():
         meta = read_dataset(stream, False, True, stop_when=lambda tag, *_: tag.group != 2)
-        syntax = str(meta.get("TransferSyntaxUID", "")).strip(" \0")
-        if not syntax:
-            syntax = IMPLICIT
+        syntax = str(meta.get("TransferSyntaxUID", "")).strip(" \0") or IMPLICIT
         if syntax == DEFLATED:
             unpacker = zlib.decompressobj(-zlib.MAX_WBITS)
             content = unpacker.decompress(stream.read(), limit)
@@ -264,10 +263,38 @@ def open_dataset(
             stream,
             is_implicit_VR=syntax == IMPLICIT,
             is_little_endian=syntax != BIG_ENDIAN,
-            defer_size=_DEFER,
+            stop_when=None if wanted else lambda tag, *_: tag >= _OTHER_PIXELS[0],
+            defer_size=_DEFER if wanted else None,
             specific_tags=wanted,
         )
     return dataset, syntax, stream
+
+
+def holds_pixels(stream: BinaryIO, syntax: str, bits: int) -> bool:
+    """Tell whether pixels follow in a stream, as many as the header promises or compressed ones."""
+    from pydicom.filereader import read_dataset
+
+    with quiet_parser():
+        rest = read_dataset(
+            stream,
+            is_implicit_VR=syntax == IMPLICIT,
+            is_little_endian=syntax != BIG_ENDIAN,
+            defer_size=_DEFER,
+            specific_tags=[_PIXEL_DATA],
+        )
+    return _PIXEL_DATA in rest and _pixels_are_there(rest, stream, bits)
+
+
+def pixel_source(path: Path, syntax: str) -> Path | Dataset:
+    """Return what the decoders of pixels take: they do not unpack a deflated file themselves.
+
+    Args:
+        path: A file that :func:`open_dataset` has unpacked within its limit.
+        syntax: UID of its transfer syntax.
+    """
+    from pydicom import dcmread
+
+    return dcmread(path) if syntax == DEFLATED else path
 
 
 @contextlib.contextmanager
@@ -321,7 +348,8 @@ def _slice(path: Path, dataset: Dataset, syntax: str, stream: BinaryIO) -> Slice
     found = Slice(
         path, tags, numbers, (columns, rows, max(1, frames)), syntax, _MODALITY_LUT in dataset
     )
-    if _lacks_pixels(found, dataset, stream):
+    bits = columns * rows * max(1, frames) * numbers["samples"] * numbers["bits_allocated"]
+    if max(columns, rows) > MAX_SIDE or not _pixels_are_there(dataset, stream, bits):
         if is_ct:
             raise DamagedImageError
         return None
@@ -353,14 +381,13 @@ def _short(dataset: Dataset, tag: int) -> int:
     return int(struct.unpack_from(f"{order}H", value)[0])
 
 
-def _lacks_pixels(image: Slice, dataset: Dataset, stream: BinaryIO) -> bool:
+def _pixels_are_there(dataset: Dataset, stream: BinaryIO, bits: int) -> bool:
     """Compare what the header promises with the bytes that are there."""
     element: Any = dataset.get_item(_PIXEL_DATA, keep_deferred=True)
-    columns, rows, frames = image.size
     if element.length == _NO_VALUE:
-        # the parser has found the end of the compressed data, or it would not be here
-        return max(columns, rows) > MAX_SIDE
-    bits = columns * rows * frames * image.numbers["samples"] * image.numbers["bits_allocated"]
+        # the parser has found the end of the compressed pixels, or they would not be here
+        return True
     end = stream.seek(0, io.SEEK_END)
-    there = min(element.length, end - element.value_tell)
-    return there < max(1, math.ceil(bits / 8)) or element.value_tell + element.length > end
+    return element.length >= max(1, math.ceil(bits / 8)) and (
+        element.value_tell + element.length <= end
+    )

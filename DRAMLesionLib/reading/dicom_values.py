@@ -20,6 +20,7 @@ from DRAMLesionLib.reading.dicom_header import (
     MAX_SIDE,
     Slice,
     floats,
+    pixel_source,
     quiet_parser,
     refusal,
     shown,
@@ -163,7 +164,7 @@ def _inverted_plane(one: Slice) -> np.ndarray:
     from pydicom.pixels import pixel_array
 
     with quiet_parser():
-        stored = pixel_array(one.path)
+        stored = pixel_array(pixel_source(one.path, one.syntax))
     slope = floats(one.tags["slope"] or "1", 1)
     intercept = floats(one.tags["intercept"] or "0", 1)
     values = stored * float(slope[0]) + float(intercept[0])  # type: ignore[index]

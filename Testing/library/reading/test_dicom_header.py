@@ -38,8 +38,9 @@ def deflate(folder) -> None:
         pydicom.dcmwrite(path, dataset, enforce_file_format=True)
 
 
-def test_deflated_syntax(tmp_path, ct, volume):
-    chest.write_series(tmp_path, volume)
+@pytest.mark.parametrize("shown", ["MONOCHROME2", "MONOCHROME1"])
+def test_deflated_syntax(tmp_path, ct, volume, shown):
+    chest.write_series(tmp_path, volume, PhotometricInterpretation=shown)
     deflate(tmp_path)
     assert same(files.read_ct(tmp_path)[0], ct)
     cut = image_paths(tmp_path)[-1]
