@@ -1,4 +1,4 @@
-"""Lobe masks as files: a label map, a Slicer segmentation, or a folder with one mask a lobe."""
+"""Lobe masks as files: a label map, a Slicer or DICOM segmentation, a folder of masks."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from DRAMLesionLib.images import geometry
 from DRAMLesionLib.lobes import Lobe
 from DRAMLesionLib.lobes.terminology import lobe_from_entry, lobe_from_name
 from DRAMLesionLib.paths import existing, image_suffix
+from DRAMLesionLib.reading.dicom_seg import segmentation_in
 from DRAMLesionLib.reading.files import read_labels
 from DRAMLesionLib.reading.notes import add_notes, notes
 from DRAMLesionLib.reading.segments import segment_names
@@ -27,7 +28,7 @@ def read_lobes(path: Path | str) -> tuple[sitk.Image, dict[int, str] | None]:
     Args:
         path: What :func:`DRAMLesionLib.reading.files.read_labels` reads, or a folder with one mask
             a lobe, the files named as TotalSegmentator names them
-            (``lung_upper_lobe_left.nii.gz``).
+            (``lung_upper_lobe_left.nii.gz``) or with one DICOM SEG.
 
     Returns:
         The labels, and the names of its segments if it has any. Where segments overlap, lobes go
@@ -55,6 +56,8 @@ def _rank(name: str, tags: str) -> int:
 def _read_folder_of_masks(folder: Path) -> sitk.Image:
     """Read one mask a lobe and number them in the order of the lobes."""
     files = _mask_files(folder)
+    if not files and (segmentation := segmentation_in(folder)) is not None:
+        return read_labels(segmentation, rank=_rank, unplaced=True)
     if not files:
         inner = [path.name for path in _entries(folder) if path.is_dir() and _mask_files(path)]
         message = f"{folder} holds no lobe masks" + (

@@ -224,6 +224,8 @@ def read_header(path: Path) -> Slice | None:
 
 def is_dicom(path: Path) -> bool:
     """Tell whether a file begins as DICOM files do."""
+    if not regular(path):
+        return False
     with path.open("rb") as file:
         return file.read(132)[128:] == b"DICM"
 

@@ -19,6 +19,8 @@ from DRAMLesionLib.paths import existing
 from DRAMLesionLib.reading import gate, headers
 from DRAMLesionLib.reading.claim import Claim, Doubt
 from DRAMLesionLib.reading.dicom import DicomSeries, list_series, read_series
+from DRAMLesionLib.reading.dicom_header import is_dicom
+from DRAMLesionLib.reading.dicom_seg import read_segmentation
 from DRAMLesionLib.reading.dicom_values import quiet
 from DRAMLesionLib.reading.notes import UNPLACED, add_notes
 from DRAMLesionLib.reading.segments import Rank, flatten_layers, segment_indices
@@ -73,7 +75,7 @@ def read_labels(
 
     Args:
         path: Any volume file with whole numbers; a Slicer ``.seg.nrrd``, also with overlapping
-            segments in several layers.
+            segments in several layers; a DICOM SEG.
         rank: Called with name and tags of a segment: of two that overlap, the one with the higher
             rank gets what they share, of the same rank the later one.
         unplaced: Whether to read labels, too, whose file does not say where they lie in the body,
@@ -88,9 +90,12 @@ def read_labels(
         InputError: If it cannot be read or holds no labels.
     """
     path = existing(path)
-    claim = gate.inspect(path, labels=True)
-    found = _judge_labels(path, claim.doubts, unplaced=unplaced)
-    image = _read_file(path, claim, None)
+    if is_dicom(path):
+        image, found = read_segmentation(path)
+    else:
+        claim = gate.inspect(path, labels=True)
+        found = _judge_labels(path, claim.doubts, unplaced=unplaced)
+        image = _read_file(path, claim, None)
     if image.GetNumberOfComponentsPerPixel() > 1 and segment_indices(image):
         image, more = flatten_layers(image, str(path), rank)
         found += more
