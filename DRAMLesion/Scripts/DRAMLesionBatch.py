@@ -169,7 +169,9 @@ class Batch:
                 self._segment(name, scan, folder)
             return summaryRow(name, folder)
         except Exception as error:  # whatever is wrong with one scan, the others go on
-            reason = " ".join(str(error).split()) or type(error).__name__
+            # the table is passed on: errors of the library have a form that names nobody
+            text = getattr(error, "stored", str(error))
+            reason = " ".join(text.split()) or type(error).__name__
             # folders carry names of people
             reason = reason.replace(f"{self._options.input}{os.sep}", "")
             return {"scan": name, "status": "failed", "reason": reason}

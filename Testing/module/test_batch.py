@@ -57,6 +57,27 @@ def start(arguments):
     return stop.value.code
 
 
+def test_the_table_names_no_series_and_no_dicom_file(tmp_path):
+    from Testing.library import simple_chest as chest
+
+    volume = chest.values(chest.hu(chest.grid()))
+    series = tmp_path / "in" / "case"
+    uid = chest.write_series(series, volume, SeriesDescription="Mrs Miller")
+    chest.write_series(series, volume, SeriesDescription="Mrs Miller", prefix="miller")
+    given = ["--input", tmp_path / "in", "--output", tmp_path / "out"]
+    assert start([str(word) for word in given]) == 1
+    (row,) = rows(tmp_path / "out")
+    assert row["reason"].startswith("case holds 2 usable CT series: choose one with --series UID")
+    for path in series.glob("miller*"):
+        path.write_bytes(path.read_bytes()[:-100])
+    assert start([str(word) for word in given]) == 1
+    (again,) = rows(tmp_path / "out")
+    assert again["reason"].startswith("case: 50 DICOM image(s) are cut short or damaged; copy")
+    for text in (row["reason"], again["reason"]):
+        assert "iller" not in text
+        assert uid not in text
+
+
 def test_a_broken_scan_is_a_row_and_the_others_go_on(scans, run, capsys):
     assert start(words(scans, run)) == 1
     out = scans.parent / "out"

@@ -54,7 +54,7 @@ def load_case(case: Case, lobe_scheme: str = "auto") -> tuple[LoadedCase | None,
         warnings += fit.check_lung_extent(lobes, ct, case.scan.name)
         problems += _label_problems(case, ct)
     except DRAMLesionError as error:
-        return None, [Problem(case.name, str(error))]
+        return None, [Problem(case.name, error.stored)]
     problems += [Problem(case.name, warning.message, fatal=False) for warning in warnings]
     present = _present(lobes)
     if not any(case.scores[lobe] is not None for lobe in Lobe if lobe in present):
