@@ -44,17 +44,18 @@ def _enclosed_lumen(hu: np.ndarray, air: np.ndarray, spacing: float) -> np.ndarr
         return np.zeros(air.shape, dtype=bool)
     areas = np.bincount(labels.ravel(), minlength=count + 1) * spacing**2
     boxes = ndimage.find_objects(labels)
-    low = ndimage.minimum(hu, labels, np.arange(count + 1))
+    lumen = hu < LUMEN_HU
+    dark = np.bincount(labels[lumen], minlength=count + 1) > 0
     middle = _middle_by_slice(air)
     good = np.zeros(count + 1, dtype=bool)
-    for c in np.flatnonzero((areas > MIN_AREA_MM2) & (areas < MAX_AREA_MM2)):
-        if c == 0 or low[c] > LUMEN_HU:
+    for c in np.flatnonzero((areas > MIN_AREA_MM2) & (areas < MAX_AREA_MM2) & dark):
+        if c == 0:
             continue
         k, j, i = boxes[c - 1]
         extent = spacing**2 * (j.stop - j.start) * (i.stop - i.start)
         centre = (i.start + i.stop - 1) / 2.0
         good[c] = areas[c] > 0.45 * extent and abs(centre - middle[k.start]) * spacing < 45.0
-    candidates = good[labels] & (hu < LUMEN_HU)
+    candidates = good[labels] & lumen
     return _chained(candidates, spacing)
 
 
@@ -76,31 +77,38 @@ def _chained(candidates: np.ndarray, spacing: float) -> np.ndarray:
         return candidates
     volumes = np.bincount(labels.ravel(), minlength=count + 1) * spacing**3 / 1000.0
     volumes[0] = 0.0
-    heights = np.array([0] + [box[0].stop - box[0].start for box in ndimage.find_objects(labels)])
+    boxes = ndimage.find_objects(labels)
+    heights = np.array([0] + [box[0].stop - box[0].start for box in boxes])
     tall = heights * spacing > min(12.0, 0.3 * candidates.shape[0] * spacing)
     good = np.flatnonzero((volumes > MIN_SEED_ML) & tall)
     if good.size == 0:
         return np.zeros_like(candidates)
     # gas in stomach and colon is also enclosed: it lies below, the tree above
-    boxes = ndimage.find_objects(labels)
     main = max(good, key=lambda c: volumes[c] + 0.1 * boxes[c - 1][0].stop * spacing)
     bottom = boxes[main - 1][0].start - round(40 / spacing)
-    centre = np.array(ndimage.center_of_mass(labels == main))
+    centres = {c: _centre(labels, int(c), boxes[c - 1]) for c in good}
     kept = [main]
     for c in good:
-        position = np.array(ndimage.center_of_mass(labels == c))
-        near = np.abs(position - centre)[1:].max() * spacing < 45.0
+        near = np.abs(centres[c] - centres[main])[1:].max() * spacing < 45.0
         if c != main and boxes[c - 1][0].start >= bottom and near:
             kept.append(c)
-    return np.isin(labels, kept)
+    chosen = np.zeros(count + 1, dtype=bool)
+    chosen[kept] = True
+    return chosen[labels]
+
+
+def _centre(labels: np.ndarray, label: int, box: tuple[slice, ...]) -> np.ndarray:
+    """Return the centre (k, j, i) of what has ``label`` and lies in ``box``."""
+    return np.argwhere(labels[box] == label).mean(axis=0) + [side.start for side in box]
 
 
 def _grow(hu: np.ndarray, seeds: np.ndarray, spacing: float) -> np.ndarray:
     tree = seeds
     for threshold in (-960.0, -940.0, -920.0, -900.0):
-        labels, _ = ndimage.label((hu < threshold) | seeds)
-        hit = np.unique(labels[seeds])
-        grown = np.isin(labels, hit[hit > 0])
+        labels, count = ndimage.label((hu < threshold) | seeds)
+        hit = np.zeros(count + 1, dtype=bool)
+        hit[labels[seeds]] = True
+        grown = hit[labels]
         volume = grown.sum() * spacing**3 / 1000.0
         if volume > MAX_AIRWAYS_ML or grown.sum() > LEAK_FACTOR * tree.sum():
             break

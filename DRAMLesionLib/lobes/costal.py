@@ -12,17 +12,19 @@ Three steps, each for a kind of opacity that a threshold leaves out:
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
-import SimpleITK as sitk
 from scipy import ndimage
 from skimage.morphology import convex_hull_image
 
+from DRAMLesionLib.lobes.morphology import dilate, distance_to, erode
+
 LEFT, RIGHT = 1, 2
-CLOSING_MM = 10.0
+CLOSING_MM = 7.0
 CHORD_MM = 70.0
 AERATED_HU = -400.0
+DENSE_HU = -250.0
+HILUM_MM = 25.0
+"""No vessel is thick and close to the mediastinum further from the bronchi."""
 FAT_HU = (-130.0, -40.0)
 BONE_HU = 200.0
 ANGLES = 120
@@ -32,15 +34,20 @@ WIDE = (90.0, 75.0)
 may be the reason for it, and along the ribs where only lung can be."""
 RIBS = {LEFT: (-20.0, 120.0), RIGHT: (-60.0, 125.0)}
 """Angles that face the ribs alone: 0 lateral, 90 posterior."""
+BESIDE_SPINE = 100.0
+"""Beyond this angle the two sides differ too much, by heart, aorta and a bend of the spine."""
 MIRRORED = 0.95
 """What the mirrored outline of the other lung counts for: no two sides are quite alike."""
 DENT_MM = 7.0
 CONTACT = 0.02
+SMOOTH_BELOW_MM = 2.5
+"""Larger voxels hold little noise."""
 BULGE = 1.1
 CORE = 0.6
 """Where a ray meets no lung at all, only what lies further out than this share is filled in."""
 WALL_FROM = 0.75
-"""Ribs are sought beyond this share of the closed outline,"""
+"""Ribs are sought from the lung outwards; where there is none, beyond this share of the closed
+outline,"""
 FAT_FROM = 0.9
 """and fat beyond this: ground glass in consolidation may be as dense."""
 SPINE_MM = 30.0
@@ -70,25 +77,21 @@ def close_lungs(
             closed = _close(own, CLOSING_MM / spacing) & (sides != 3 - side)
             whole[side] = closed | _between(own, hu, spacing)
     axes = _axes(whole)
-    smooth = ndimage.uniform_filter(hu, 3)
-    bone = (smooth > BONE_HU) & ~_inside_thorax(whole, spacing)
+    hila = _hila(hu, np.any([*whole.values()], axis=0), airways, spacing)
+    smooth = ndimage.uniform_filter(hu, 3) if spacing < SMOOTH_BELOW_MM else hu
+    bone = (smooth > BONE_HU) & ~_between_lungs(whole, spacing)
+    inner = bone & ~_inside_thorax(whole, spacing)
     outlines = {side: Outline(m, side, axes[side], spacing) for side, m in whole.items()}
     result = np.zeros_like(sides)
     for side, mask in whole.items():
-        dents = outlines[side].dents(smooth, bone, outlines.get(3 - side))
+        dents = outlines[side].dents(smooth, bone, inner, outlines.get(3 - side))
         dents = _clinging(dents & (sides == 0), mask)
-        filled = _smoothed(ndimage.binary_closing, mask | dents, 2) | mask
+        filled = _closing(mask | dents, _steps(3.0, spacing)) | mask
         filled &= sides != 3 - side
-        result[filled & (result == 0) & ~airways] = side
+        result[filled & (result == 0) & ~airways & ~hila] = side
     keep = sides > 0
     result[keep] = sides[keep]
     return result
-
-
-def distance_to(mask: np.ndarray) -> np.ndarray:
-    """Return the distance in voxels to ``mask``, negative inside."""
-    image = sitk.GetImageFromArray(mask.astype(np.uint8))
-    return sitk.GetArrayFromImage(sitk.SignedMaurerDistanceMap(image, False, False, False))
 
 
 def _close(mask: np.ndarray, radius: float) -> np.ndarray:
@@ -106,10 +109,20 @@ def _close(mask: np.ndarray, radius: float) -> np.ndarray:
     return result
 
 
-def _smoothed(operation: Callable[..., np.ndarray], mask: np.ndarray, steps: int) -> np.ndarray:
-    """Open or close ``mask`` as if the first and last slice went on beyond the scan."""
+def _steps(mm: float, spacing: float) -> int:
+    return max(1, round(mm / spacing))
+
+
+def _closing(mask: np.ndarray, steps: int) -> np.ndarray:
+    """Close ``mask`` as if the first and last slice went on beyond the scan."""
     padded = np.pad(mask, ((steps, steps), (0, 0), (0, 0)), mode="edge")
-    return operation(padded, iterations=steps)[steps:-steps]
+    return erode(dilate(padded, steps), steps)[steps:-steps]
+
+
+def _opening(mask: np.ndarray, steps: int) -> np.ndarray:
+    """Open ``mask`` as if the first and last slice went on beyond the scan."""
+    padded = np.pad(mask, ((steps, steps), (0, 0), (0, 0)), mode="edge")
+    return dilate(erode(padded, steps), steps)[steps:-steps]
 
 
 def _clinging(parts: np.ndarray, mask: np.ndarray) -> np.ndarray:
@@ -133,8 +146,8 @@ def _between(mask: np.ndarray, hu: np.ndarray, spacing: float) -> np.ndarray:
     result = (hu > AERATED_HU) & ~mask
     for axis in range(3):
         result &= _chord(mask, axis) <= CHORD_MM / spacing
-    share = ndimage.uniform_filter((result | mask).astype(np.float32), 7)
-    return _smoothed(ndimage.binary_opening, result & (share > 0.5), 1)
+    share = ndimage.uniform_filter((result | mask).astype(np.float32), 2 * round(4.5 / spacing) + 1)
+    return _opening(result & (share > 0.5), _steps(1.5, spacing))
 
 
 def _chord(mask: np.ndarray, axis: int) -> np.ndarray:
@@ -146,6 +159,18 @@ def _chord(mask: np.ndarray, axis: int) -> np.ndarray:
         np.minimum.accumulate(np.flip(np.where(mask, index, 9999), axis), axis=axis), axis
     )
     return after - before
+
+
+def _hila(hu: np.ndarray, lungs: np.ndarray, airways: np.ndarray, spacing: float) -> np.ndarray:
+    """Return the thick vessels and the tissue around the bronchi that hang on the mediastinum."""
+    if not airways.any():
+        return np.zeros_like(airways)
+    dense = (hu > DENSE_HU) & (distance_to(airways) < HILUM_MM / spacing)
+    thick, count = ndimage.label(_opening(dense, _steps(3.0, spacing)))
+    rooted = np.zeros(count + 1, dtype=bool)
+    rooted[thick[~lungs]] = True
+    rooted[0] = False
+    return rooted[thick]
 
 
 def _axes(whole: dict[int, np.ndarray]) -> dict[int, tuple[float, float]]:
@@ -169,19 +194,28 @@ def _axes(whole: dict[int, np.ndarray]) -> dict[int, tuple[float, float]]:
     return {LEFT: (row, float(middle + aside)), RIGHT: (row, float(middle - aside))}
 
 
-def _inside_thorax(whole: dict[int, np.ndarray], spacing: float) -> np.ndarray:
-    """Return where dense voxels are contrast in heart and vessels: between the lungs.
+def _between_lungs(whole: dict[int, np.ndarray], spacing: float) -> np.ndarray:
+    """Return where dense voxels are contrast in heart and vessels: in the hull of both lungs.
 
     The spine bulges into that region and is left out.
     """
     lungs = np.any(list(whole.values()), axis=0)
+    return _hulls(lungs, 6.0 / spacing) & _beside_spine(lungs, spacing)
+
+
+def _inside_thorax(whole: dict[int, np.ndarray], spacing: float) -> np.ndarray:
+    """Return the same, seen from the middle: a side full of consolidation has its share, too."""
+    lungs = np.any(list(whole.values()), axis=0)
     used = np.flatnonzero(lungs.any(axis=(0, 1)))
     columns = used[0] + used[-1] - np.arange(lungs.shape[2])
-    # either lung mirrored, so that a side full of consolidation has its share
     mirrored = lungs[:, :, np.clip(columns, 0, lungs.shape[2] - 1)]
-    result = _hulls(lungs, 6.0 / spacing) | _hulls(lungs | mirrored, 15.0 / spacing)
-    beside = np.abs(np.arange(len(columns)) - columns) * spacing > 2.0 * SPINE_MM
-    return result & beside
+    return _hulls(lungs | mirrored, 15.0 / spacing) & _beside_spine(lungs, spacing)
+
+
+def _beside_spine(lungs: np.ndarray, spacing: float) -> np.ndarray:
+    used = np.flatnonzero(lungs.any(axis=(0, 1)))
+    columns = np.arange(lungs.shape[2])
+    return np.abs(2 * columns - used[0] - used[-1]) * spacing > 2.0 * SPINE_MM
 
 
 def _hulls(mask: np.ndarray, margin: float) -> np.ndarray:
@@ -213,25 +247,28 @@ class Outline:
         self._bin = np.floor((turn + 180.0) / 360.0 * ANGLES).astype(np.intp) % ANGLES
         self.reach = self._extreme(mask, np.maximum, 0.0)
 
-    def dents(self, smooth: np.ndarray, bone: np.ndarray, other: Outline | None) -> np.ndarray:
+    def dents(
+        self, smooth: np.ndarray, bone: np.ndarray, inner: np.ndarray, other: Outline | None
+    ) -> np.ndarray:
         """Return what lies between the lung and its closed outline.
 
         Args:
             smooth: HU, (k, j, i), without most of the noise.
-            bone: Ribs and spine.
+            bone: Ribs and spine, and contrast in vessels outside the hull of the lungs.
+            inner: The same without what may be contrast, for rays that do not face the ribs.
             other: Outline of the other lung, if there is one.
         """
         closed = self._closed(other)
-        ribs, fat = self._walls(smooth, bone, closed)
+        ribs, fat = self._walls(smooth, bone, inner, closed)
         # between pleura and rib lies a little tissue, between pleura and fat there is none
-        wall = np.minimum(ribs - 1.0, fat)
+        wall = np.minimum(ribs - 1.5 / self._spacing, fat)
         grown = np.minimum(wall, closed) > self.reach + DENT_MM / self._spacing
         # between the flanks of a dent the wall bulges out a little more than they do
         limit = np.minimum(wall, BULGE * closed)
         limit = np.where(grown, ndimage.median_filter(limit, 3, mode="nearest"), 0.0)
         inner = np.where(self.reach > 0, self.reach, CORE * limit)
         outside = self._radius > inner[:, self._bin]
-        return _smoothed(ndimage.binary_opening, outside & (self._radius <= limit[:, self._bin]), 2)
+        return _opening(outside & (self._radius <= limit[:, self._bin]), _steps(3.0, self._spacing))
 
     def _extreme(self, mask: np.ndarray, choose: np.ufunc, empty: float) -> np.ndarray:
         """Return the least or greatest radius of ``mask`` in each slice and angle."""
@@ -241,16 +278,20 @@ class Outline:
         return result
 
     def _closed(self, other: Outline | None) -> np.ndarray:
-        turn = (np.arange(ANGLES) + 0.5) * 360.0 / ANGLES - 180.0
-        low, high = RIBS[self._side]
-        ribs = (turn > low) & (turn < high)
+        ribs = self._facing_ribs(RIBS[self._side][1])
         closed = np.where(
             ribs, self._close_dents(self.reach, WIDE), self._close_dents(self.reach, NARROW)
         )
         if other is None:
             return closed
-        mirrored = MIRRORED * other.reach * (ribs & self._lung_below())
+        alike = self._facing_ribs(BESIDE_SPINE)
+        mirrored = MIRRORED * other.reach * (alike & self._lung_below())
         return np.maximum(closed, mirrored)
+
+    def _facing_ribs(self, end: float) -> np.ndarray:
+        """Tell which of the angles, up to ``end``, face nothing but ribs."""
+        turn = (np.arange(ANGLES) + 0.5) * 360.0 / ANGLES - 180.0
+        return (turn > RIBS[self._side][0]) & (turn < end)
 
     def _lung_below(self) -> np.ndarray:
         """Tell where lung follows further down: there it is not diaphragm that fills the ray."""
@@ -280,18 +321,20 @@ class Outline:
         return np.where(reach > 0, np.maximum(around, above), np.minimum(around, above))
 
     def _walls(
-        self, smooth: np.ndarray, bone: np.ndarray, closed: np.ndarray
+        self, smooth: np.ndarray, bone: np.ndarray, inner: np.ndarray, closed: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
         """Return the radius of the inner side of the ribs, and of fat outside the lung."""
-        start = np.maximum(self.reach + 1.0, WALL_FROM * closed)
+        start = np.where(self.reach > 0, self.reach + 1.5 / self._spacing, WALL_FROM * closed)
         gap = 2 * round(RIB_GAP_MM / self._spacing / 2.0) + 1
+        facing = self._facing_ribs(RIBS[self._side][1])
+        wall = np.where(facing[self._bin], bone, inner)
         ribs = ndimage.minimum_filter(
-            self._extreme(bone & (self._radius > start[:, self._bin]), np.minimum, np.inf),
+            self._extreme(wall & (self._radius > start[:, self._bin]), np.minimum, np.inf),
             (gap, 5),
             mode=("nearest", "wrap"),
         )
         # partial volume at the lung's own border looks like fat
-        start = np.maximum(self.reach + 4.0, FAT_FROM * closed)
+        start = np.maximum(self.reach + 6.0 / self._spacing, FAT_FROM * closed)
         fat = (smooth > FAT_HU[0]) & (smooth < FAT_HU[1]) & (self._radius > start[:, self._bin])
         depth = self._extreme(fat, np.minimum, 999.0)
         return ribs, ndimage.median_filter(depth, 5, mode="nearest")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -74,10 +75,16 @@ def estimate_lobes(ct: sitk.Image, progress: Callable[[float], None] | None = No
     confidence = dict.fromkeys(Lobe, 0.0)
     fine = _fine_ct(ct, found.lungs)
     report(0.5)
-    for side, part in ((LEFT, _part_left), (RIGHT, _part_right)):
-        if (sides == side).any():
-            part(fine, found, heights, labels, confidence)
-        report(0.7 if side == LEFT else 0.9)
+    # numpy and SimpleITK let go of the interpreter: the lungs share the processors
+    with ThreadPoolExecutor(2) as pool:
+        parts = [
+            pool.submit(part, fine, found, heights, labels, confidence)
+            for side, part in ((RIGHT, _part_right), (LEFT, _part_left))
+            if (sides == side).any()
+        ]
+        for share, done in zip((0.7, 0.9), parts, strict=False):
+            done.result()
+            report(share)
     lobes = resample(image_like(labels, found.lungs), ct, "labels")
     report(1.0)
     warnings = [*found.warnings]

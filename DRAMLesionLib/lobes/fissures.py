@@ -141,9 +141,9 @@ def _sample(volume: np.ndarray, heights: np.ndarray, offset: np.ndarray | float 
 
 def _fit_rigid(cost: np.ndarray, inside: np.ndarray, start: Surface, reach_mm: float) -> Surface:
     """Move and tilt ``start`` as a whole to where the mean cost is least."""
-    blurred = ndimage.gaussian_filter1d(cost, 2.5 / HEIGHT_STEP_MM, axis=0)[:, ::2, ::2]
-    lung = inside[:, ::2, ::2]
-    heights = start.heights[::2, ::2]
+    blurred = ndimage.gaussian_filter1d(cost, 2.5 / HEIGHT_STEP_MM, axis=0)[:, ::3, ::3]
+    lung = inside[:, ::3, ::3]
+    heights = start.heights[::3, ::3]
     along, across = np.meshgrid(*(np.linspace(-1.0, 1.0, n) for n in heights.shape), indexing="ij")
     best, found = np.inf, (0.0, 0.0, 0.0)
     for tilt in np.linspace(-0.8, 0.8, 9) * reach_mm:
@@ -152,7 +152,7 @@ def _fit_rigid(cost: np.ndarray, inside: np.ndarray, start: Surface, reach_mm: f
             for shift in np.arange(-reach_mm, reach_mm + 1, 2.0):
                 on = _sample(lung, tilted, shift)
                 area = np.count_nonzero(on)
-                if area < 50:
+                if area < 22:
                     continue
                 mean = float(_sample(blurred, tilted, shift)[on].sum()) / area
                 effort = (shift**2 + 0.5 * tilt**2 + 0.5 * lean**2) / reach_mm**2

@@ -1,8 +1,9 @@
 """Lungs and airways from a CT by threshold and connectivity, without a network.
 
-The way: body → air inside it → trachea and bronchi taken out → the components that look like lung
-→ left and right parted → the costal surface closed, so that consolidation which touches the chest
-wall stays inside (:mod:`DRAMLesionLib.lobes.costal`).
+The way: body → air inside it → trachea and bronchi taken out → lung told from gas of the gut
+(:mod:`DRAMLesionLib.lobes.gas`) → left and right parted → the costal surface closed, so that
+consolidation which touches the chest wall stays inside (:mod:`DRAMLesionLib.lobes.costal`) → the
+border moved out to the pleura.
 """
 
 from __future__ import annotations
@@ -18,16 +19,21 @@ from DRAMLesionLib.errors import InputError, ScanWarning
 from DRAMLesionLib.images.boxes import bounding_box
 from DRAMLesionLib.images.geometry import AIR_HU, array, image_like, resample, working_grid
 from DRAMLesionLib.lobes.airways import find_airways
-from DRAMLesionLib.lobes.costal import close_lungs, distance_to
+from DRAMLesionLib.lobes.costal import close_lungs
+from DRAMLesionLib.lobes.gas import MIN_LUNG_ML, sort_air
+from DRAMLesionLib.lobes.morphology import dilate, distance_to, doubled, erode, halved
 
 GRID_MM = 1.5
 LEFT, RIGHT = 1, 2
 AERATED_HU = -400.0
 """Below it a voxel inside the body holds more air than tissue: lung with ground glass, or gas."""
-LUNG_MEDIAN_HU = (-965.0, -450.0)
-"""Range of the median of the air-filled part of a lung; gas in bowel or stomach lies below."""
-MIN_LUNG_ML = 8.0
-ISLAND_REACH_MM = 25.0
+BORDER_HU = -250.0
+"""Where experts draw the border of lung against soft tissue: partial volume counts as lung."""
+BORDER_STEPS = 2
+ROOM_AIR_HU = -950.0
+CROPPED = 0.3
+"""With less room air than this along the four sides, the image was cropped to the chest."""
+MIN_REGION_MM2 = 150.0
 IN_PLANE = np.zeros((3, 3, 3), dtype=bool)
 IN_PLANE[1] = ndimage.generate_binary_structure(2, 1)
 
@@ -79,12 +85,39 @@ def _label_lungs(hu: np.ndarray) -> tuple[np.ndarray, np.ndarray, list[ScanWarni
     box = bounding_box(air, margin=round(12 / GRID_MM))
     labels = np.zeros(hu.shape, dtype=np.uint8)
     airways = np.zeros(hu.shape, dtype=bool)
-    part = hu[box]
-    airways[box] = find_airways(part, air[box], GRID_MM)
-    aerated = _lung_components(part, air[box] & ~_dilate(airways[box], 1))
-    sides, warnings = part_left_right(part, aerated, airways[box])
-    labels[box] = close_lungs(part, sides, airways[box], GRID_MM)
+    part, air, inside = hu[box], air[box], inside[box]
+    tubes = find_airways(part, air, GRID_MM)
+    smooth = ndimage.uniform_filter(part, 3)
+    aerated, gas = sort_air(part, smooth, air & ~dilate(tubes), tubes, GRID_MM)
+    sides, warnings = part_left_right(part, aerated, tubes)
+    closed = _closed(part, sides, tubes)
+    free = inside & (part < BORDER_HU) & ~dilate(tubes, 2) & ~dilate(gas, 2)
+    labels[box] = _to_the_pleura(closed, free)
+    airways[box] = tubes
     return labels, airways, warnings
+
+
+def _closed(hu: np.ndarray, sides: np.ndarray, airways: np.ndarray) -> np.ndarray:
+    """Close the lungs on a grid of half the resolution; what is aerated stays as it is."""
+    coarse = np.zeros([(n + 1) // 2 for n in sides.shape], dtype=np.uint8)
+    for side in (LEFT, RIGHT):
+        coarse[halved(sides == side) >= 0.5] = side
+    closed = close_lungs(halved(hu), coarse, halved(airways) >= 0.5, 2.0 * GRID_MM)
+    result = np.zeros_like(sides)
+    for side in (LEFT, RIGHT):
+        result[doubled(closed == side, sides.shape) & ~airways] = side
+    own = sides > 0
+    result[own] = sides[own]
+    return result
+
+
+def _to_the_pleura(labels: np.ndarray, free: np.ndarray) -> np.ndarray:
+    """Grow each lung by ``BORDER_STEPS`` voxels where the voxels are ``free``."""
+    labels = labels.copy()
+    for _ in range(BORDER_STEPS):
+        for side in (LEFT, RIGHT):
+            labels[dilate(labels == side) & free & (labels == 0)] = side
+    return labels
 
 
 def body_interior(hu: np.ndarray) -> np.ndarray:
@@ -95,55 +128,29 @@ def body_interior(hu: np.ndarray) -> np.ndarray:
 
     Returns:
         Boolean array of the same shape. Holes are filled slice by slice, since lungs may be cut by
-        the first and last slice of a scan.
+        the first and last slice of a scan. Where an image is cropped to the chest, lung that
+        touches a side of it is inside, too.
     """
-    tissue = ndimage.binary_opening(hu > AERATED_HU, iterations=2)
+    tissue = dilate(erode(hu > AERATED_HU, 2), 2)
     components, count = ndimage.label(tissue)
     if count == 0:
         message = "No body found: the CT has nothing denser than air. Are the values HU?"
         raise InputError(message)
     body = components == np.argmax(np.bincount(components.ravel())[1:]) + 1
     # the opening has to be undone, or thin walls between lung and room air would be leaks
-    body |= ndimage.binary_dilation(body, iterations=3) & (hu > AERATED_HU)
-    outside, _ = ndimage.label(~body, structure=IN_PLANE)
-    border = np.zeros(outside.max() + 1, dtype=bool)
-    for edge in (outside[:, 0], outside[:, -1], outside[:, :, 0], outside[:, :, -1]):
-        border[np.unique(edge)] = True
+    body |= dilate(body, 3) & (hu > AERATED_HU)
+    regions, count = ndimage.label(~body, structure=IN_PLANE)
+    edges = (np.s_[:, 0], np.s_[:, -1], np.s_[:, :, 0], np.s_[:, :, -1])
+    border = np.zeros(count + 1, dtype=bool)
+    for edge in edges:
+        border[regions[edge]] = True
     border[0] = False
-    return ~border[outside]
-
-
-def _lung_components(hu: np.ndarray, air: np.ndarray) -> np.ndarray:
-    """Keep those components of ``air`` that look like lung and lie where lungs lie."""
-    components, count = ndimage.label(air)
-    sizes = np.bincount(components.ravel(), minlength=count + 1)
-    sizes[0] = 0
-    large = np.flatnonzero(sizes * GRID_MM**3 / 1000.0 > 1.0)
-    core = ndimage.binary_erosion(air, iterations=2)
-    medians = {}
-    for c, where in zip(large, _slices(components, large), strict=True):
-        values = hu[where][core[where] & (components[where] == c)]
-        medians[c] = float(np.median(values)) if values.size else AIR_HU
-    likely = [c for c in large if LUNG_MEDIAN_HU[0] < medians[c] < LUNG_MEDIAN_HU[1]]
-    main = max(likely, key=lambda c: sizes[c], default=None)
-    if main is None or sizes[main] * GRID_MM**3 / 1000.0 < MIN_LUNG_ML:
-        message = "No lung found: no space in the field of view has the density of lung."
-        raise InputError(message)
-    kept = [c for c in likely if c == main or abs(medians[c] - medians[main]) < 250]
-    lungs = np.isin(components, [c for c in kept if sizes[c] > 0.1 * sizes[main]])
-    return lungs | _small_parts(components, [int(c) for c in kept], lungs)
-
-
-def _small_parts(components: np.ndarray, kept: list[int], lungs: np.ndarray) -> np.ndarray:
-    """Return small aerated islands that have lung above them and close by, unlike bowel gas."""
-    near = distance_to(lungs) < (ISLAND_REACH_MM / GRID_MM)
-    islands = np.zeros_like(lungs)
-    lowest = np.flatnonzero(lungs.any(axis=(1, 2)))[0]
-    for c, where in zip(kept, _slices(components, kept), strict=True):
-        part = components[where] == c
-        if near[where][part].any() and where[0].start >= lowest:
-            islands[where] |= part
-    return islands
+    dark = hu < ROOM_AIR_HU
+    if np.mean(np.concatenate([dark[edge].ravel() for edge in edges])) < CROPPED:
+        sizes = np.bincount(regions.ravel(), minlength=count + 1)
+        gas = np.bincount(regions[dark], minlength=count + 1)
+        border &= (gas > 0.5 * sizes) | (sizes * GRID_MM**2 < MIN_REGION_MM2)
+    return ~border[regions]
 
 
 def part_left_right(
@@ -164,14 +171,23 @@ def part_left_right(
     """
     middle = _middle(aerated, airways)
     markers = _side_markers(aerated, middle)
+    columns = np.arange(aerated.shape[2])
     if markers is None:
-        columns = np.arange(aerated.shape[2])
         side = LEFT if np.average(columns, weights=aerated.sum(axis=(0, 1))) > middle else RIGHT
         name = "left" if side == LEFT else "right"
         warning = ScanWarning("one-lung", f"Only one air-filled lung was found, the {name} one.")
         return aerated.astype(np.uint8) * np.uint8(side), [warning]
-    smooth = ndimage.gaussian_filter(np.clip(hu, -1000, 0), 0.7)
-    return watershed(smooth, markers, mask=aerated).astype(np.uint8), []
+    sides = np.where(aerated, np.where(columns > middle, np.uint8(LEFT), np.uint8(RIGHT)), 0)
+    # beyond the last marker of the other side there is nothing to be parted
+    left = np.flatnonzero((markers == LEFT).any(axis=(0, 1)))[0]
+    right = np.flatnonzero((markers == RIGHT).any(axis=(0, 1)))[-1]
+    window = np.s_[:, :, max(min(left, right) - 5, 0) : max(left, right) + 6]
+    smooth = ndimage.gaussian_filter(np.clip(hu[window], -1000, 0), 0.7)
+    parted = watershed(smooth, markers[window], mask=aerated[window])
+    sides[:, :, : window[2].start][aerated[:, :, : window[2].start]] = RIGHT
+    sides[:, :, window[2].stop :][aerated[:, :, window[2].stop :]] = LEFT
+    sides[window] = np.where(parted > 0, parted, sides[window])
+    return sides.astype(np.uint8), []
 
 
 def _middle(aerated: np.ndarray, airways: np.ndarray) -> float:
@@ -188,36 +204,22 @@ def _side_markers(aerated: np.ndarray, middle: float) -> np.ndarray | None:
 
     Erodes step by step until each component of weight lies on one side of ``middle``.
     """
-    depth = -distance_to(aerated)
-    columns = np.arange(aerated.shape[2])
-    for limit in (0.5, 1.5, 2.5, 3.5, 5, 7, 9, 12):
-        components, count = ndimage.label(depth > limit)
+    left = np.arange(aerated.shape[2]) > middle
+    depth = None
+    for limit in (0.0, 1.5, 2.5, 3.5, 5.0, 7.0, 9.0, 12.0):
+        if limit and depth is None:
+            depth = -distance_to(aerated)
+        deep = aerated if depth is None else depth > limit
+        components, count = ndimage.label(deep)
         sizes = np.bincount(components.ravel(), minlength=count + 1)
+        on_left = np.bincount(components[:, :, left].ravel(), minlength=count + 1)
         sizes[0] = 0
-        markers = np.zeros(aerated.shape, dtype=np.uint8)
-        weights = {LEFT: 0, RIGHT: 0}
-        mixed = 0
-        for c in np.flatnonzero(sizes > 0.005 * sizes.sum()):
-            part = components == c
-            profile = part.sum(axis=(0, 1))
-            share_left = profile[columns > middle].sum() / profile.sum()
-            if 0.12 < share_left < 0.88:
-                mixed += int(sizes[c])
-                continue
-            side = LEFT if share_left > 0.5 else RIGHT
-            markers[part] = side
-            weights[side] += int(sizes[c])
-        total = sum(weights.values())
-        if mixed > 0.02 * sizes.sum():
+        share = on_left / np.maximum(sizes, 1)
+        counted = sizes > 0.005 * sizes.sum()
+        mixed = counted & (share > 0.12) & (share < 0.88)
+        if sizes[mixed].sum() > 0.02 * sizes.sum():
             continue
-        return markers if min(weights.values()) > 0.03 * total else None
+        value = np.where(counted & ~mixed, np.where(share > 0.5, LEFT, RIGHT), 0).astype(np.uint8)
+        weights = [sizes[value == side].sum() for side in (LEFT, RIGHT)]
+        return value[components] if min(weights) > 0.03 * sum(weights) else None
     return None
-
-
-def _dilate(mask: np.ndarray, iterations: int) -> np.ndarray:
-    return ndimage.binary_dilation(mask, iterations=iterations) if mask.any() else mask
-
-
-def _slices(components: np.ndarray, wanted: list[int] | np.ndarray) -> list[tuple[slice, ...]]:
-    boxes = ndimage.find_objects(components)
-    return [boxes[c - 1] for c in wanted]
