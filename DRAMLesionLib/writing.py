@@ -92,10 +92,7 @@ def whole_file(path: Path | str, suffix: str | None = None) -> Iterator[Path]:
         part = _part(path.parent, path.suffix if suffix is None else suffix)
         try:
             yield part
-            _verify(part, path)
-            _flush(part)
-            part.replace(path)
-            _flush_folder(path.parent)
+            put(part, path)
         finally:
             _remove(part)
 
@@ -124,15 +121,12 @@ def whole_results(folder: Path | str, marker: str, owned: Sequence[str] = ()) ->
     with _told(folder):
         folder.mkdir(parents=True, exist_ok=True)
         clean(folder)
-        with _unfinished(folder, folder) as part:
+        with unfinished(folder, folder) as part:
             yield part
             names = sorted(path.name for path in part.iterdir())
             if marker not in names:
                 message = f"{folder}: the results lack {marker}"
                 raise AssertionError(message)
-            for name in names:
-                _verify(part / name, folder / name)
-                _flush(part / name)
             others = {name for name in (*names, *owned) if name != marker}
             order = (*sorted(others), marker)
             with exchanged({folder / n: part / n if n in names else None for n in order}):
@@ -164,7 +158,7 @@ def whole_folder(output: Path | str, marker: str) -> Iterator[Path]:
         if foreign and (not output.is_dir() or not _is_empty(output)):
             message = f"{output} holds other files: choose a folder that is new or empty"
             raise InputError(message)
-        with _unfinished(output.parent, output) as part:
+        with unfinished(output.parent, output) as part:
             yield part
             if not (part / marker).is_file():
                 message = f"{output}: the results lack {marker}"
@@ -179,6 +173,41 @@ def whole_folder(output: Path | str, marker: str) -> Iterator[Path]:
 
 
 @contextmanager
+def unfinished(parent: Path, final: Path) -> Iterator[Path]:
+    """Make a hidden folder to write into, and remove it in the end, if it is still there.
+
+    Args:
+        parent: Where it is made.
+        final: Where its files will be; messages name that.
+
+    Raises:
+        OutputError: If it cannot be written to.
+    """
+    with _told(final):
+        part = _part(parent, "")
+        part.mkdir()
+        _unfinished_folders[part] = final
+        try:
+            yield part
+        finally:
+            del _unfinished_folders[part]
+            _remove(part)
+
+
+def put(new: Path, place: Path) -> None:
+    """Put a finished file into its place, on the same disk, once it is sure to be on it.
+
+    Raises:
+        OSError: If that cannot be done.
+        OutputError: If the file is damaged.
+    """
+    _verify(new, place)
+    _flush(new)
+    new.replace(place)
+    _flush_folder(place.parent)
+
+
+@contextmanager
 def exchanged(files: Mapping[Path, Path | None]) -> Iterator[None]:
     """Put files into their places; put back what was there if that or the body fails.
 
@@ -190,7 +219,12 @@ def exchanged(files: Mapping[Path, Path | None]) -> Iterator[None]:
 
     Raises:
         OSError: If it cannot be done, or a folder stands at one of the places.
+        OutputError: If one of the files is damaged.
     """
+    for place, new in files.items():
+        if new is not None:
+            _verify(new, place)
+            _flush(new)
     *_, marker = files
     old: dict[Path, Path] = {}
     put: list[Path] = []
@@ -398,19 +432,6 @@ def clean(folder: Path) -> None:
                 path.rename(folder / name)
             else:
                 _remove(path)
-
-
-@contextmanager
-def _unfinished(parent: Path, final: Path) -> Iterator[Path]:
-    """Make a folder to write into, and remove it in the end, if it is still there."""
-    part = _part(parent, "")
-    part.mkdir()
-    _unfinished_folders[part] = final
-    try:
-        yield part
-    finally:
-        del _unfinished_folders[part]
-        _remove(part)
 
 
 def _is_unfinished(path: Path) -> bool:

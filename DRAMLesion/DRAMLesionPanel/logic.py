@@ -164,7 +164,7 @@ class DRAMLesionLogic(ScriptedLoadableModuleLogic):
         The pseudo-label is written only if a person has changed it: the training takes one that
         it finds for better than what it would compute itself.
 
-        Raises InputError if it cannot be written; nothing is left behind then.
+        Raises DRAMLesionError if it cannot be written; nothing is left behind then.
         """
         import SimpleITK as sitk
 

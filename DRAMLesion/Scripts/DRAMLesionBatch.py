@@ -7,17 +7,20 @@ In Slicer::
 and the same with ``PythonSlicer DRAMLesionBatch.py …`` or any Python with the library's packages.
 IN holds one file (NIfTI, NRRD, MetaImage) or one folder with a DICOM series for each scan. OUT gets
 a folder for each scan and ``summary.csv``. A scan that fails is a row with its reason, and the
-others go on; a second start does what is left. Exit status: 0 all scans done, 1 some failed, 2
-wrong usage.
+others go on; a second start does what is left, and again what was made from another scan, other
+lobes, weights or options. Exit status: 0 all scans done, 1 some failed, 2 wrong usage, 130 stopped
+by Ctrl-C, 143 by SIGTERM.
 """
 
 import argparse
-import csv
 import importlib.util
-import io
 import json
 import os
+import re
+import signal
 import sys
+import tempfile
+import threading
 from pathlib import Path
 
 PACKAGES = {
@@ -29,7 +32,6 @@ PACKAGES = {
 }
 """What the library needs beside what Slicer brings: import name and name of the package."""
 
-SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd")
 LOBES = ("LUL", "LLL", "RUL", "RML", "RLL", "total")
 FIELDS = ("volume_ml", "lesion_ml", "lesion_percent", "score")
 COLUMNS = (
@@ -41,6 +43,10 @@ COLUMNS = (
     "warnings",
     "version",
 )
+
+
+FOLDERS = re.compile(r"(?<![\w.])(?:[A-Za-z]:)?[\\/](?:[^\\/\s:]+[\\/])*(?=[^\\/\s:])")
+"""The folders of an absolute path, as far as it has no blanks."""
 
 
 def makeImportable() -> None:
@@ -86,32 +92,25 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         if folder is not None and not folder.is_dir():
             parser.error(f"--{name}: {folder} is no folder")
     if not findScans(options.input):
+        from DRAMLesionLib.paths import SUFFIXES
+
         parser.error(f"--input: {options.input} holds no scan ({', '.join(SUFFIXES)}, folders)")
     return options
 
 
-def caseName(path: Path) -> str | None:
-    """What a scan is called: its name without suffix; None for what is no scan."""
-    if path.name.startswith("."):
-        return None
-    if path.is_dir():
-        return path.name
-    return next((path.name[: -len(s)] for s in SUFFIXES if path.name.lower().endswith(s)), None)
+def findScans(folder: Path, segmentations: bool = False) -> dict[str, list[Path]]:
+    """Scans of a folder by name; more than one of a name cannot be told apart."""
+    from DRAMLesionLib.paths import case_name, image_suffix
 
-
-def findScans(folder: Path) -> dict[str, Path]:
-    """Scans of a folder by name; of two with one name the first counts."""
-    found: dict[str, Path] = {}
+    found: dict[str, list[Path]] = {}
     for path in sorted(folder.iterdir()):
-        name = caseName(path)
+        if path.is_file() and image_suffix(path) == ".seg.nrrd" and not segmentations:
+            say(f"{path.name} is left out: it is a segmentation")
+            continue
+        name = case_name(path)
         if name:
-            found.setdefault(name, path)
+            found.setdefault(name, []).append(path)
     return found
-
-
-def isDone(folder: Path) -> bool:
-    """Whether an earlier start has finished a scan; its files appear all together."""
-    return (folder / "report.json").is_file() and (folder / "lesions.nii.gz").is_file()
 
 
 def summaryRow(name: str, folder: Path) -> dict[str, object]:
@@ -129,86 +128,154 @@ def summaryRow(name: str, folder: Path) -> dict[str, object]:
     return row
 
 
-def writeSummary(rows: list[dict[str, object]], path: Path) -> None:
-    """Write the table; it appears whole or not at all."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS, restval="", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    part = path.with_name(f".{path.name}.part")
-    part.write_text(text.getvalue(), encoding="utf-8")
-    part.replace(path)
+def writeSummary(rows: list[dict[str, object]], path: Path) -> str:
+    """Write the table, whole or not at all; says why that failed, '' if it did not."""
+    from DRAMLesionLib import tables, writing
+    from DRAMLesionLib.errors import DRAMLesionError
+
+    try:
+        writing.write_text(tables.csv_text(COLUMNS, rows), path)
+    except DRAMLesionError as error:
+        return str(error)
+    return ""
 
 
 class Batch:
     """Runs scan after scan, with the networks loaded once."""
 
     def __init__(self, options: argparse.Namespace):
+        from DRAMLesionLib.weights import BUNDLED
+
         self._options = options
+        self._weights = options.weights or BUNDLED
         self._pipeline = None
-        self._masks = findScans(options.lobes) if options.lobes else {}
+        self._masks = findScans(options.lobes, segmentations=True) if options.lobes else {}
 
     def run(self) -> int:
         """Do all scans; returns the exit status."""
-        scans = findScans(self._options.input)
-        self._options.output.mkdir(parents=True, exist_ok=True)
+        from DRAMLesionLib import writing
+        from DRAMLesionLib.errors import OutputError
+
+        try:
+            with writing.locked(self._options.output, say):
+                return self._all()
+        except OutputError as error:
+            sys.stderr.write(f"{error}\n")
+            return 1
+
+    def _all(self) -> int:
+        found = findScans(self._options.input)
+        # of two scans of one name neither is right: both get a row, by the names of their files
+        scans = {
+            (name if len(paths) == 1 else path.name): (name, path, len(paths))
+            for name, paths in found.items()
+            for path in paths
+        }
         rows: list[dict[str, object]] = []
-        for number, (name, scan) in enumerate(scans.items(), start=1):
-            say(f"{number}/{len(scans)} {name}")
-            rows.append(self._row(name, scan))
+        problem = ""
+        for number, (title, (name, scan, count)) in enumerate(scans.items(), start=1):
+            say(f"{number}/{len(scans)} {title}")
+            if count == 1:
+                rows.append(self._row(name, scan))
+            else:
+                reason = f"{count} scans are called {name}: rename all but one"
+                rows.append({"scan": title, "status": "failed", "reason": reason})
             say(f"  {rows[-1]['status']} {rows[-1]['reason']}".rstrip())
-            writeSummary(rows, self._options.output / "summary.csv")
+            problem = writeSummary(rows, self._options.output / "summary.csv")
+            if problem:
+                say(f"  {problem}")
         failed = sum(row["status"] == "failed" for row in rows)
         say(f"{len(rows) - failed} of {len(rows)} scans done")
-        return 1 if failed else 0
+        return 1 if failed or problem else 0
 
     def _row(self, name: str, scan: Path) -> dict[str, object]:
+        from DRAMLesionLib.memory import told
+
         folder = self._options.output / name
         try:
-            if self._options.again or not isDone(folder):
-                self._segment(name, scan, folder)
+            self._segment(name, scan, folder)
             return summaryRow(name, folder)
         except Exception as error:  # whatever is wrong with one scan, the others go on
             # the table is passed on: errors of the library have a form that names nobody
-            text = getattr(error, "stored", str(error))
-            reason = " ".join(text.split()) or type(error).__name__
-            # folders carry names of people
-            reason = reason.replace(f"{self._options.input}{os.sep}", "")
+            text = getattr(error, "stored", "") or told(error) or f"{type(error).__name__}: {error}"
+            reason = self._withoutFolders(" ".join(text.split()))
             return {"scan": name, "status": "failed", "reason": reason}
 
+    def _withoutFolders(self, reason: str) -> str:
+        """Folders carry names of people: of a path its last part is left."""
+        options = self._options
+        places = (options.input, options.output, options.lobes, self._weights)
+        roots = [place for place in places if place] + [Path.home(), Path(tempfile.gettempdir())]
+        for root in sorted({str(p) for r in roots for p in (r, r.absolute())}, key=len)[::-1]:
+            if len(root) > 1:
+                reason = reason.replace(f"{root}{os.sep}", "").replace(root, Path(root).name)
+        return re.sub(
+            r"(?<![\w.])(?:[A-Za-z]:)?(?:[\\/][^\\/\s:]+)*[\\/]([^\\/\s:]+)", r"\1", reason
+        )
+
     def _segment(self, name: str, scan: Path, folder: Path) -> None:
+        from DRAMLesionLib.errors import InputError
         from DRAMLesionLib.lobes import masks
         from DRAMLesionLib.reading import files
-        from DRAMLesionLib.report.output import write_result
+        from DRAMLesionLib.report import origin, output
 
+        options = self._options
+        given = self._masks.get(name, [])
+        if len(given) > 1:
+            message = f"{len(given)} lobe masks are called {name}: rename all but one"
+            raise InputError(message)
+        mask = given[0] if given else None
+        chosen = {
+            "lobe_scheme": options.lobe_scheme,
+            "lobe_provider": options.lobe_provider,
+            "maps": options.maps,
+        }
+        made = origin.origin_of(scan, mask, self._weights, chosen)
+        if not options.again and origin.is_made_from(folder, made):
+            return
+        output.check_output(folder)
         image, warnings = files.read_ct(scan)
-        lobes, names = None, None
-        if name in self._masks:
-            lobes, names = masks.read_lobes(self._masks[name])
+        output.check_output(folder, image.GetNumberOfPixels(), options.maps)
+        lobes, names = masks.read_lobes(mask) if mask else (None, None)
         result = self._loaded().run(
             image,
             lobes,
-            lobe_scheme=self._options.lobe_scheme,
+            lobe_scheme=options.lobe_scheme,
             lobe_names=names,
             warnings=warnings,
         )
-        write_result(result, folder, self._options.maps)
+        output.write_result(result, folder, options.maps, origin=made)
 
     def _loaded(self):
         """The pipeline, made at the first scan."""
         if self._pipeline is None:
-            from DRAMLesionLib import LesionPipeline, weights
+            from DRAMLesionLib import LesionPipeline
 
             options = self._options
-            self._pipeline = LesionPipeline(
-                options.device, options.weights or weights.BUNDLED, options.lobe_provider
-            )
+            self._pipeline = LesionPipeline(options.device, self._weights, options.lobe_provider)
         return self._pipeline
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM came."""
+
+
+def stopOnTerminate() -> None:
+    """Let SIGTERM, as a batch system sends it, clean up as Ctrl-C does."""
+
+    def stop(_number, _frame):
+        raise Terminated
+
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, stop)
 
 
 def say(text: str) -> None:
     """One line for who watches."""
-    sys.stdout.write(f"{text}\n")
+    from DRAMLesionLib.tables import one_line
+
+    indent = text[: len(text) - len(text.lstrip())]
+    sys.stdout.write(f"{indent}{one_line(text)}\n")
     sys.stdout.flush()
 
 
@@ -222,9 +289,13 @@ def main(arguments: list[str]) -> int:
             words = " ".join(missing)
             sys.stderr.write(f"install first: PythonSlicer -m pip install {words}\n")
             return 1
+        stopOnTerminate()
         return Batch(options).run()
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else 2
+    except Terminated:
+        say("stopped; start again to go on")
+        return 143
     except KeyboardInterrupt:
         say("stopped; start again to go on")
         return 130

@@ -6,20 +6,16 @@ a case is called what the user calls it, and images carry no metadata.
 
 from __future__ import annotations
 
-import csv
-import io
 import re
-import shutil
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
 import SimpleITK as sitk
 
+from DRAMLesionLib import writing
 from DRAMLesionLib.errors import InputError
 from DRAMLesionLib.lobes import Lobe
-from DRAMLesionLib.tables import read_table
-from DRAMLesionLib.writing import write_image, write_text
+from DRAMLesionLib.tables import csv_text, read_table
 
 SCORES = "scores.csv"
 PSEUDOLABELS = "pseudolabels"
@@ -78,7 +74,8 @@ def add_case(
         The files.
 
     Raises:
-        InputError: If the name is none, no lobe has a score, or the folder cannot be written to.
+        InputError: If the name is none, no lobe has a score, or the table is none.
+        OutputError: If the folder cannot be written to, or another run works in it.
     """
     folder = Path(folder)
     problem = check_case_name(name)
@@ -88,49 +85,58 @@ def add_case(
     if all(scores.get(lobe) is None for lobe in Lobe):
         message = "no lobe has a reader's score: type at least one (0 to 5) into the table"
         raise InputError(message)
+    row = {"case": name} | {
+        lobe.name: "" if scores.get(lobe) is None else str(scores[lobe]) for lobe in Lobe
+    }
     images = dict(zip(FOLDERS, (ct, lobes, pseudolabel), strict=True))
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
+    with writing.locked(folder):
         table = _read(folder / SCORES)
-        part = Path(tempfile.mkdtemp(prefix=".case-", suffix=".part", dir=folder))
-    except OSError as error:
-        message = f"cannot write to {folder}: {error.strerror}; choose another folder"
-        raise InputError(message) from error
-    try:
-        for place, image in images.items():
-            if image is not None:
-                write_image(_bare(image), part / f"{place}.nii.gz")
-        table[name] = {"case": name} | {
-            lobe.name: "" if scores.get(lobe) is None else str(scores[lobe]) for lobe in Lobe
-        }
-        return _put(folder, part, name, table)
-    except OSError as error:
-        message = f"cannot write to {folder}: {error.strerror}; is there room on the disk?"
-        raise InputError(message) from error
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
+        for place in FOLDERS:
+            writing.clean(folder / place)
+        with writing.unfinished(folder, folder) as part:
+            for place, image in images.items():
+                if image is not None:
+                    writing.write_image(_bare(image), part / place / f"{name}.nii.gz")
+            _put(folder, part, table, row)
+    written = [folder / place / f"{name}.nii.gz" for place in FOLDERS if images[place] is not None]
+    return [*written, folder / SCORES]
 
 
-def _put(folder: Path, part: Path, name: str, table: dict[str, dict[str, str]]) -> list[Path]:
-    """Move the files of a case into place; put back what was there if that fails midway."""
-    targets = {place: folder / place / f"{name}.nii.gz" for place in FOLDERS}
-    done: list[str] = []
+def _put(
+    folder: Path, part: Path, table: Mapping[str, Mapping[str, str]], row: Mapping[str, str]
+) -> None:
+    """Move the files of a case and its row into place; put back what was there if that fails.
+
+    The row is the first to go and the last to come: whenever this is stopped, a case that the
+    table has is the one that the files show. All is written before: no step needs room.
+    """
+    name = f"{row['case']}.nii.gz"
+    others = {case: known for case, known in table.items() if case != row["case"]}
+    writing.write_text(_csv(table), part / "before.csv")
+    for text in ("without.csv", "again.csv"):
+        writing.write_text(_csv(others), part / text)
+    writing.write_text(_csv(others | {row["case"]: row}), part / "with.csv")
+    files = {
+        folder / place / name: part / place / name if (part / place / name).exists() else None
+        for place in reversed(FOLDERS)
+    }
+    scores = folder / SCORES
+    existed = scores.exists()
     try:
-        for place, target in targets.items():
-            target.parent.mkdir(exist_ok=True)
-            if target.exists():
-                target.replace(part / f"{place}.old")
-            done.append(place)
-            if (part / f"{place}.nii.gz").exists():
-                (part / f"{place}.nii.gz").replace(target)
-        write_text(_csv(table), folder / SCORES)
-    except OSError:
-        for place in done:
-            targets[place].unlink(missing_ok=True)
-            if (part / f"{place}.old").exists():
-                (part / f"{place}.old").replace(targets[place])
+        if len(others) < len(table):
+            writing.put(part / "without.csv", scores)
+        with writing.exchanged(files):
+            try:
+                writing.put(part / "with.csv", scores)
+            except BaseException:
+                writing.put(part / "again.csv", scores)
+                raise
+    except BaseException:
+        if existed:
+            writing.put(part / "before.csv", scores)
+        else:
+            scores.unlink(missing_ok=True)
         raise
-    return [path for path in (*targets.values(), folder / SCORES) if path.exists()]
 
 
 def _bare(image: sitk.Image) -> sitk.Image:
@@ -167,9 +173,4 @@ def _read(path: Path) -> dict[str, dict[str, str]]:
 def _csv(table: Mapping[str, Mapping[str, str]]) -> str:
     """Return the table as text, sorted by case; further columns of the user are kept."""
     extra = sorted({key for row in table.values() for key in row} - set(COLUMNS))
-    text = io.StringIO()
-    writer = csv.DictWriter(text, [*COLUMNS, *extra], restval="", lineterminator="\n")
-    writer.writeheader()
-    for name in sorted(table):
-        writer.writerow(table[name])
-    return text.getvalue()
+    return csv_text([*COLUMNS, *extra], (table[name] for name in sorted(table)))

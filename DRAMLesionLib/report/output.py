@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from DRAMLesionLib import writing
 from DRAMLesionLib.errors import OutputError
@@ -30,6 +30,7 @@ def write_result(
     folder: Path | str,
     maps: bool = False,
     progress: Callable[[float], None] | None = None,
+    origin: Mapping[str, Any] | None = None,
 ) -> list[Path]:
     """Write images, table and report of one scan.
 
@@ -41,6 +42,8 @@ def write_result(
         folder: Where to; made if it is missing. Other files in it are left alone.
         maps: Whether to write the dRAMs and the lesion probability as well.
         progress: Called with the share done, 0 to 1; may raise to stop.
+        origin: What the result was made from, for the report; see
+            :mod:`DRAMLesionLib.report.origin`.
 
     Returns:
         The paths that were written.
@@ -56,7 +59,7 @@ def write_result(
             writing.write_image(image, part / f"{name}.nii.gz")
             if progress is not None:
                 progress((number + 1) / (len(names) + 1))
-        _write_report(result, part)
+        _write_report(result, part, origin)
         written = sorted(path.name for path in part.iterdir())
     if progress is not None:
         progress(1.0)
@@ -87,8 +90,11 @@ def check_output(folder: Path | str, voxels: int = 0, maps: bool = False) -> Non
             raise OutputError(message)
 
 
-def _write_report(result: LesionResult, folder: Path) -> None:
+def _write_report(result: LesionResult, folder: Path, origin: Mapping[str, Any] | None) -> None:
     shots = pictures.key_slices(result.ct, result.lobes, result.lesions, result.maps.dram)
     writing.write_text(data.to_csv(result.report), folder / "lobes.csv")
-    writing.write_json(data.to_json(result.report), folder / "report.json")
+    content = data.to_json(result.report)
+    if origin is not None:
+        content["origin"] = dict(origin)
+    writing.write_json(content, folder / MARKER)
     writing.write_text(html.to_html(result.report, shots), folder / "report.html")

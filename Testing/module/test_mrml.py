@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import SimpleITK as sitk
@@ -11,7 +13,7 @@ from Testing.host import missing
 if missing():
     pytest.skip(str(missing()), allow_module_level=True)
 
-from DRAMLesionLib.errors import InputError, LobeError
+from DRAMLesionLib.errors import InputError, LobeError, OutputError
 from DRAMLesionLib.images import geometry
 from DRAMLesionLib.lobes import Lobe
 from Testing.module.cases import add_lobes, add_volume
@@ -226,20 +228,61 @@ def test_segments_of_the_module_are_pseudo_labels_for_the_training(tmp_path):
         assert value == wanted.get(spec.id, default), spec.id
 
 
-def test_a_case_is_written_whole_or_not_at_all(case, tmp_path, monkeypatch):
+@pytest.mark.parametrize("name", ["a", "b"])
+def test_a_case_is_written_whole_or_not_at_all(case, tmp_path, monkeypatch, name):
+    """Each step fails once, after it was done; and is seen as a kill there would leave it."""
     from DRAMLesionLib.mrml import training_set
 
-    training_set.add_case(tmp_path, "a", *case)
-    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    folder = tmp_path / "set"
+    training_set.add_case(folder, "a", *case)
 
-    def fail(_text, path):
-        raise OSError(28, "No space left on device", str(path))
+    def files():
+        found = (path for path in folder.rglob("*") if path.is_file())
+        return {path: path.read_bytes() for path in found if not path.name.startswith(".")}
 
-    monkeypatch.setattr(training_set, "write_text", fail)
-    for name in ("a", "b"):
-        with pytest.raises(InputError, match="No space left"):
-            training_set.add_case(tmp_path, name, case[1], *case[1:])
-    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+    def seen():
+        """The state of the case's files, if the table has it."""
+        if name not in training_set._read(folder / "scores.csv"):
+            return None
+        places = [folder / place / f"{name}.nii.gz" for place in training_set.FOLDERS]
+        return tuple(path.read_bytes() if path.exists() else b"" for path in places)
+
+    before, old = files(), seen()
+    steps, states, plan = [], set(), {}
+    replace = Path.replace
+
+    def fail(path, target):
+        replace(path, target)
+        steps.append(target)
+        states.add(seen())
+        if len(steps) == plan["failing"]:
+            raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "replace", fail)
+    scores = dict.fromkeys(Lobe, 5)
+    for failing in range(1, 100):
+        steps.clear()
+        plan["failing"] = failing
+        try:
+            training_set.add_case(folder, name, case[1], case[1], None, scores)
+        except OutputError:
+            assert files() == before
+        else:
+            break
+    assert failing > 4
+    new = seen()
+    assert new is not None
+    assert new != old
+    assert states == {None, old, new}
+
+
+def test_two_cannot_add_to_one_data_set_at_a_time(case, tmp_path):
+    from DRAMLesionLib.mrml import training_set
+    from DRAMLesionLib.writing import locked
+
+    with locked(tmp_path), pytest.raises(OutputError, match="in use by another run"):
+        training_set.add_case(tmp_path, "a", *case)
+    assert not (tmp_path / "scans").exists()
 
 
 @pytest.mark.parametrize("name", ["", "a b", "../x", "-x", "Müller", "x" * 65])
