@@ -39,6 +39,10 @@ class WeightsError(DRAMLesionError):
     """Weights are missing, damaged, or do not fit the network that should load them."""
 
 
+class OutOfMemory(DRAMLesionError):
+    """The memory of the computer did not do; what was written before is whole."""
+
+
 class MissingDependencyError(DRAMLesionError):
     """An optional package that the caller asked for is not installed."""
 

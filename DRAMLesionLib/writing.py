@@ -313,6 +313,17 @@ def write_text(text: str, path: Path | str) -> None:
     write_bytes(text.encode("utf-8"), path)
 
 
+def append_text(text: str, path: Path | str) -> None:
+    """Add lines to a log, as UTF-8; a kill may cut the last one off, which readers pass over.
+
+    Raises:
+        OutputError: If it cannot be written.
+    """
+    path = Path(path)
+    with _told(path), path.open("a", encoding="utf-8") as file:
+        file.write(text)
+
+
 def write_json(content: object, path: Path | str) -> None:
     """Write JSON, indented, keys in the order given; numbers that JSON has not are refused.
 

@@ -8,12 +8,16 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from DRAMLesionLib.errors import Cancelled, DRAMLesionError, InputError
-from DRAMLesionLib.writing import write_text
+from DRAMLesionLib.memory import is_out_of_memory
+from DRAMLesionLib.writing import check_writable, clean, locked, write_text
 from Training.commands.evaluation import add_commands as add_evaluation
 from Training.config import Config, dump_config, load_config
 from Training.dataset.folder import find_labels
@@ -23,14 +27,65 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a stage; returns the exit status."""
     options = _parser().parse_args(arguments)
     try:
-        options.run(options)
+        with _terminable():
+            options.run(options)
     except (KeyboardInterrupt, Cancelled) as stop:
-        print(str(stop) or "stopped", file=sys.stderr)
+        print(str(stop) or "stopped; the next run goes on from here", file=sys.stderr)
         return 130
-    except DRAMLesionError as error:
-        print(f"training: {error}", file=sys.stderr)
+    except (DRAMLesionError, OSError, MemoryError, RuntimeError) as error:
+        line = _line(error)
+        if line is None:
+            raise
+        print(f"training: {line}", file=sys.stderr)
         return 1
     return 0
+
+
+def _line(error: Exception) -> str | None:
+    """Say in one line what ended a command; None for a mistake of the program."""
+    if isinstance(error, DRAMLesionError):
+        return str(error)
+    if isinstance(error, OSError):
+        where = f" {error.filename}" if error.filename else ""
+        reason = error.strerror or str(error)
+        return f"cannot read or write{where}: {reason}; the next run goes on where this one was"
+    if not is_out_of_memory(error):
+        return None
+    return (
+        "the memory did not do: use smaller batches, patches or chunks, fewer workers, or a "
+        "computer with more; the next run goes on where this one was"
+    )
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """Let SIGTERM end a command as Ctrl-C does."""
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Keep the output of a command for it; under torchrun one process does so for all."""
+    if os.environ.get("RANK", "0") != "0":
+        yield
+        return
+    check_writable(folder)
+    with locked(folder, print):
+        for path in folder.rglob("*"):
+            if path.is_dir():
+                clean(path)
+        yield
 
 
 def prepare(options: argparse.Namespace, config: Config) -> None:
@@ -173,16 +228,18 @@ def _ablate(options: argparse.Namespace) -> None:
     from Training.studies.ablation import ablate
 
     config = _comparison_config(options)
-    ablate(options.data, options.test, options.output, config, print, options.cache)
+    with _alone(options.output):
+        ablate(options.data, options.test, options.output, config, print, options.cache)
 
 
 def _measure_departures(options: argparse.Namespace) -> None:
     from Training.studies.departures import measure_departures
 
     config = _comparison_config(options)
-    measure_departures(
-        options.data, options.test, options.output, config, print, options.cache, options.only
-    )
+    with _alone(options.output):
+        measure_departures(
+            options.data, options.test, options.output, config, print, options.cache, options.only
+        )
 
 
 def _comparison_config(options: argparse.Namespace) -> Config:
@@ -218,10 +275,10 @@ def _run_stage(options: argparse.Namespace) -> None:
     config = load_config(options.config, options.set)
     if options.stage not in TRAINING:
         _refuse_several()
-    options.output.mkdir(parents=True, exist_ok=True)
-    if os.environ.get("RANK", "0") == "0":
-        write_text(dump_config(config), options.output / "config.yaml")
-    options.stage(options, config)
+    with _alone(options.output):
+        if os.environ.get("RANK", "0") == "0":
+            write_text(dump_config(config), options.output / "config.yaml")
+        options.stage(options, config)
 
 
 def _refuse_several() -> None:
@@ -234,32 +291,34 @@ def _refuse_several() -> None:
 def _make_phantoms(options: argparse.Namespace) -> None:
     from Training.stages.phantoms import make_phantoms
 
-    make_phantoms(
-        options.output,
-        options.count,
-        options.first_seed,
-        options.spacing,
-        options.healthy_share,
-        options.workers,
-        print,
-    )
+    with _alone(options.output):
+        make_phantoms(
+            options.output,
+            options.count,
+            options.first_seed,
+            options.spacing,
+            options.healthy_share,
+            options.workers,
+            print,
+        )
 
 
 def _make_synthetic(options: argparse.Namespace) -> None:
     from Training.evaluation.sets import parse_without
     from Training.synthesis.make import make_synthetic
 
-    make_synthetic(
-        options.output,
-        options.scans,
-        options.count,
-        options.first_seed,
-        options.spacing,
-        options.healthy_share,
-        parse_without(options.without),
-        options.workers,
-        print,
-    )
+    with _alone(options.output):
+        make_synthetic(
+            options.output,
+            options.scans,
+            options.count,
+            options.first_seed,
+            options.spacing,
+            options.healthy_share,
+            parse_without(options.without),
+            options.workers,
+            print,
+        )
 
 
 if __name__ == "__main__":

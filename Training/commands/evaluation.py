@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from DRAMLesionLib.errors import InputError
 from DRAMLesionLib.weights import BUNDLED
+from DRAMLesionLib.writing import locked
 
 if TYPE_CHECKING:
     from Training.evaluation.run import Plan
@@ -47,14 +48,15 @@ def _add_scans(command: argparse.ArgumentParser) -> None:
 def _benchmark(options: argparse.Namespace) -> None:
     from Training.evaluation.sets import make_benchmark, parse_without
 
-    content = make_benchmark(
-        options.output,
-        options.size,
-        options.scans,
-        parse_without(options.without),
-        options.workers,
-        print,
-    )
+    with locked(options.output, print):
+        content = make_benchmark(
+            options.output,
+            options.size,
+            options.scans,
+            parse_without(options.without),
+            options.workers,
+            print,
+        )
     sys.stdout.write(f"{len(content['cases'])} cases, checksum {content['digest']}\n")
 
 

@@ -11,7 +11,10 @@
     segmentation/lobes.npy uint8, same grid
     segmentation/labels.npy uint8, pseudo-label: 0 background, 1 vessel, 2 lesion
 
-All arrays are (k, j, i), and are opened as memory maps, so that reading a part reads no more.
+All arrays are (k, j, i), and are opened as memory maps, so that reading a part reads no more. Each
+file ends with its checksum (:mod:`Training.learning.seals`). The stage that makes an array verifies
+it when it starts, and makes a damaged one again; the stages that read it look at its length and
+header alone, since reading whole scans for a few patches of each would cost more than it finds.
 """
 
 from __future__ import annotations
@@ -28,12 +31,16 @@ import numpy as np
 from DRAMLesionLib.errors import InputError
 from DRAMLesionLib.lesions.chunks import Slices
 from DRAMLesionLib.lobes import Lobe
-from DRAMLesionLib.writing import write_text
+from DRAMLesionLib.writing import whole_file, write_text
 from Training.dataset.scores import Scores
+from Training.learning import seals
 
 INDEX, META = "index.json", "meta.json"
+_CHECKSUM = "checksum"
 VESSELS, VESSELS_BY_NETWORK = "regression/vessels", "regression/vessels_network"
 LABELS = "segmentation/labels"
+PREPARED = ("regression/image", "regression/lobes", "segmentation/image", "segmentation/lobes")
+"""Arrays that every prepared case has."""
 
 BACKGROUND, VESSEL, LESION = 0, 1, 2
 """Classes of the pseudo-labels; those of ``lesions.segmentation``, which needs SimpleITK."""
@@ -55,8 +62,21 @@ class CachedCase:
 
     @cached_property
     def meta(self) -> dict[str, Any]:
-        """What ``prepare`` knew about the case."""
-        return json.loads((self.folder / META).read_text(encoding="utf-8"))
+        """What ``prepare`` knew about the case.
+
+        Raises:
+            InputError: If it is missing or damaged.
+        """
+        path = self.folder / META
+        try:
+            content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+            sound = content.get(_CHECKSUM) in (None, _checksum(content))
+        except (OSError, ValueError, AttributeError):
+            sound = False
+        if not sound:
+            message = f"{path} is missing or damaged: {_remedy(META)}"
+            raise InputError(message)
+        return content
 
     @property
     def scores(self) -> Scores:
@@ -91,37 +111,78 @@ class CachedCase:
         """Tell whether the array ``name``, such as ``"segmentation/labels"``, is there."""
         return self._path(name).is_file()
 
+    def is_sound(self, name: str) -> bool:
+        """Tell whether an array is there and undamaged; reads all of it."""
+        return seals.is_sound(self._path(name))
+
     def load(self, name: str) -> np.ndarray:
         """Open an array as a memory map.
 
         Raises:
-            InputError: If it is not there or is damaged.
+            InputError: If it is not there or, as far as length and header tell, damaged.
         """
+        path = self._path(name)
         try:
-            return np.load(self._path(name), mmap_mode="r", allow_pickle=False)
-        except (OSError, ValueError) as error:
-            message = (
-                f"{self._path(name)} cannot be read ({error}); run the stage before this one "
-                "again, it makes what is missing"
-            )
+            values = np.load(path, mmap_mode="r", allow_pickle=False)
+            whole = seals.sealed_length(path) == values.offset + values.nbytes
+        except FileNotFoundError as error:
+            message = f"{path} is missing: {_remedy(name)}"
             raise InputError(message) from error
+        # what a damaged header raises depends on where the damage is
+        except (OSError, ValueError, TypeError, SyntaxError, OverflowError, MemoryError) as error:
+            message = f"{path} is damaged ({error}): {_remedy(name)}"
+            raise InputError(message) from error
+        if not whole:
+            message = f"{path} is damaged (its length is not what its header says): {_remedy(name)}"
+            raise InputError(message)
+        return values
 
     def checksum(self, name: str) -> str:
-        """Return the SHA-256 of an array's file."""
-        with self._path(name).open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        """Return the SHA-256 of an array's file; that of nothing if it is not there."""
+        path = self._path(name)
+        return seals.checksum(path) if path.is_file() else ""
+
+    def fingerprint(self, vessels: str) -> str:
+        """Return a checksum of all that is computed from a case: arrays, scores and grids.
+
+        Args:
+            vessels: Which vessel mask is used, ``frangi`` or ``network``.
+        """
+        names = (*PREPARED, VESSELS_BY_NETWORK if vessels == "network" else VESSELS)
+        content = [self.meta[key] for key in ("scores", "boxes", "grids")]
+        sums = {name: self.checksum(name) for name in names}
+        return hashlib.sha256(json.dumps([content, sums], sort_keys=True).encode()).hexdigest()
 
     def save(self, name: str, values: np.ndarray) -> None:
-        """Write an array; it appears whole or not at all."""
-        path = self._path(name)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(f".{path.name}.part")
-        with part.open("wb") as file:
-            np.save(file, values, allow_pickle=False)
-        part.replace(path)
+        """Write an array; it appears whole or not at all.
+
+        Raises:
+            OutputError: If it cannot be written.
+        """
+        with whole_file(self._path(name)) as part:
+            with part.open("wb") as file:
+                np.save(file, values, allow_pickle=False)
+            seals.seal(part)
 
     def _path(self, name: str) -> Path:
         return self.folder / f"{name}.npy"
+
+
+def write_meta(folder: Path, content: dict[str, Any]) -> None:
+    """Write what ``prepare`` knows about a case, with a checksum."""
+    content = {**content, _CHECKSUM: _checksum(content)}
+    write_text(json.dumps(content, indent=1) + "\n", folder / META)
+
+
+def _checksum(content: dict[str, Any]) -> str:
+    """Return the SHA-256 of some content, its own checksum left out."""
+    rest = {key: value for key, value in content.items() if key != _CHECKSUM}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
+
+
+def _remedy(name: str) -> str:
+    stage = {VESSELS_BY_NETWORK: "vessels", LABELS: "pseudolabels"}.get(name, "prepare")
+    return f"run the stage {stage!r}, which makes it anew"
 
 
 def read_cache(folder: Path) -> list[CachedCase]:

@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import hashlib
 import json
+import zlib
 from collections.abc import Iterable
 from dataclasses import asdict
 from functools import cache
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 
+from DRAMLesionLib.writing import whole_file
 from Training.evaluation.measure import CaseResult, EvaluationTask, LobeResult, Picture
 from Training.metrics import Confusion, ProbabilityHistogram
 
@@ -47,16 +50,13 @@ class Keeper:
         try:
             with np.load(self._path(task), allow_pickle=False) as content:
                 return _read(content)
-        except (OSError, ValueError, KeyError):
+        except (OSError, ValueError, KeyError, TypeError, EOFError, BadZipFile, zlib.error):
             return None
 
     def keep(self, task: EvaluationTask, results: Iterable[CaseResult]) -> None:
         """Write the results of a task; the file appears whole or not at all."""
-        path = self._path(task)
-        part = path.with_name(f".{path.name}.part")
-        with part.open("wb") as file:
+        with whole_file(self._path(task)) as part, part.open("wb") as file:
             np.savez_compressed(file, **_arrays(list(results)))
-        part.replace(path)
 
     def _path(self, task: EvaluationTask) -> Path:
         depends = (

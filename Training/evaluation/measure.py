@@ -148,7 +148,10 @@ def evaluate(
     todo = [task for task in tasks if task not in results]
     if results:
         report(f"{len(results)} of {len(tasks)} results are there already")
-    for number, (task, found) in enumerate(in_workers(_evaluate, todo, workers), start=1):
+    work = in_workers(
+        _evaluate, todo, workers, case=lambda task: task.source.name, setting="--workers"
+    )
+    for number, (task, found) in enumerate(work, start=1):
         results[task] = found
         if memory is not None:
             memory.keep(task, found)

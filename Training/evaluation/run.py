@@ -22,7 +22,7 @@ import torch
 
 from DRAMLesionLib.errors import InputError
 from DRAMLesionLib.weights import NetworkName, has_network, read_card
-from DRAMLesionLib.writing import write_text
+from DRAMLesionLib.writing import locked, write_text
 from Training.config import Config, dump_config, load_config
 from Training.dataset.cache import INDEX, CachedCase, read_cache
 from Training.dataset.folder import SCANS, case_name, find_cases
@@ -98,7 +98,8 @@ def benchmark_plan(
         overrides: Settings to change, see :func:`Training.config.load_config`.
         report: Called with a line of text for each case.
     """
-    made = make_benchmark(output / SET, size, scans, without, workers, report)
+    with locked(output / SET, report):
+        made = make_benchmark(output / SET, size, scans, without, workers, report)
     settings = load_config(config or CONFIGS / f"benchmark-{size}.yaml", overrides)
     about = {
         "title": f"benchmark set '{size}'",
@@ -175,7 +176,9 @@ def read_ablation(folder: Path) -> list[dict[str, Any]]:
 def _train(plan: Plan, report: Report) -> tuple[list[Trained], dict[str, float]]:
     """Train the methods; return where they are and how long each took."""
     folder, config = plan.output / TRAINING, plan.config
-    work = prepare_workplace(plan, folder, report)
+    # not the whole output: methods may be trained side by side by several commands
+    with locked(folder, report):
+        work = prepare_workplace(plan, folder, report)
     trained = []
     for name in METHODS:
         if name not in plan.methods:
@@ -183,9 +186,10 @@ def _train(plan: Plan, report: Report) -> tuple[list[Trained], dict[str, float]]
         report(f"training {name}")
         start = time.perf_counter()
         try:
-            where = get_method(name).train(work)
+            with locked(folder / name, report):
+                where = get_method(name).train(work)
         finally:
-            # read anew: methods may be trained side by side by several commands
+            # read anew: another command may have added to it
             seconds = _read_seconds(folder)
             seconds[name] = seconds.get(name, 0.0) + time.perf_counter() - start
             write_text(json.dumps(seconds, indent=1) + "\n", folder / SECONDS)
@@ -225,7 +229,11 @@ def _check_apart(data: Sequence[Path], test: Path) -> None:
 
 def _read_seconds(folder: Path) -> dict[str, float]:
     path = folder / SECONDS
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    try:
+        seconds: dict[str, float] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):  # damaged, it is worth no more than a missing one
+        return {}
+    return seconds
 
 
 def _about_training(plan: Plan, training: dict[str, float]) -> dict[str, Any]:

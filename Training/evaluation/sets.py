@@ -243,7 +243,9 @@ def _checksums(folder: Path, workers: int) -> dict[str, dict[str, Any]]:
             tasks.append((folder / part, name))
     found = {
         f"{part.name}/{name}": sums
-        for (part, name), sums in in_workers(_case_checksums, tasks, workers)
+        for (part, name), sums in in_workers(
+            _case_checksums, tasks, workers, case=lambda task: task[1], setting="--workers"
+        )
     }
     return {name: {"scores": scores[name], **found[name]} for name in sorted(found)}
 

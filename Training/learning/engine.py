@@ -5,19 +5,24 @@ and each process takes its share of the numbers. All randomness hangs on these n
 :mod:`Training.dataset.sampling`), so a checkpoint is nothing but tensors and a step, and a run that
 was killed goes on to the same result as one that was not.
 
-A run's folder holds ``checkpoint.pt``, ``config.yaml`` (all settings of the run), ``log.jsonl``
-(one line an entry) and ``tensorboard/``.
+A run's folder holds ``checkpoint.pt`` and the one before it, ``config.yaml`` (all settings of the
+run), ``log.jsonl`` (one line an entry) and ``tensorboard/``. Checkpoints end with their checksum
+(:mod:`Training.learning.seals`); where the last is damaged, the run goes on from the one before.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import math
 import os
+import shutil
 import signal
 import sys
 import time
+import zipfile
+import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -31,11 +36,14 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from DRAMLesionLib.errors import Cancelled, InputError
-from DRAMLesionLib.writing import write_text
+from DRAMLesionLib.memory import is_out_of_memory
+from DRAMLesionLib.writing import append_text, check_writable, whole_file, write_text
 from Training.config import Config, LoopConfig, OptimiserConfig, build, to_plain
+from Training.learning import seals
 from Training.learning.distributed import average_gradients, share_statistics
 
 CHECKPOINT, LOG, SETTINGS = "checkpoint.pt", "log.jsonl", "config.yaml"
+PREVIOUS = "checkpoint.pt.previous"
 
 T = TypeVar("T")
 
@@ -143,14 +151,54 @@ def read_checkpoint(folder: Path) -> dict[str, Any]:
         InputError: If there is none or it is damaged.
     """
     path = folder / CHECKPOINT
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError as error:
+    if not path.is_file() and not (folder / PREVIOUS).is_file():
         message = f"there is no {path}: run the stage {folder.name!r} first"
-        raise InputError(message) from error
-    except Exception as error:  # what a damaged file raises depends on where the damage is
-        message = f"{path} cannot be read ({error}); remove it to start that stage again"
-        raise InputError(message) from error
+        raise InputError(message)
+    state = _sound_state(path)
+    if state is None:
+        there = seals.is_sound(folder / PREVIOUS)
+        remedy = (
+            "it goes on from the checkpoint before" if there else "it starts from the beginning"
+        )
+        message = f"{path} is damaged: run the stage {folder.name!r} again, {remedy}"
+        raise InputError(message)
+    return state
+
+
+def checkpoint_sum(folder: Path) -> str:
+    """Return the checksum of a run's checkpoint, by which what was computed from it is known.
+
+    Raises:
+        InputError: If there is none or it is damaged.
+    """
+    read_checkpoint(folder)
+    return seals.checksum(folder / CHECKPOINT)
+
+
+def _sound_state(path: Path) -> dict[str, Any] | None:
+    """Return the content of a checkpoint; None if it is missing or damaged."""
+    # one of an earlier version has no seal, but the checksums of the archive that it is
+    if not seals.is_sound(path) and not (_is_unsealed(path) and _is_sound_archive(path)):
+        return None
+    try:
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # what another file by that name raises depends on what it is
+        if is_out_of_memory(error):
+            raise
+        return None
+    return state
+
+
+def _is_unsealed(path: Path) -> bool:
+    return path.is_file() and seals.sealed_length(path) is None
+
+
+def _is_sound_archive(path: Path) -> bool:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return archive.testzip() is None
+    except (OSError, zipfile.BadZipFile, zlib.error, ValueError, NotImplementedError, RuntimeError):
+        return False
 
 
 def read_run(folder: Path, kind: type[T]) -> tuple[T, dict[str, Tensor]]:
@@ -203,17 +251,38 @@ class _Run:
             network = share_statistics(network)
         optimiser = _build_optimiser(network, experiment.optimiser)
         self.step = 0
-        if (folder / CHECKPOINT).is_file():
-            state = read_checkpoint(folder)
+        if (state := self._last_state()) is not None:
             network.load_state_dict(state["network"])
             optimiser.load_state_dict(state["optimiser"])
             if "precision" in state:
                 fabric.strategy.precision.load_state_dict(state["precision"])
             self.step = state["step"]
         self.bare = network
+        # two checkpoints with network and optimiser, and a third while it is written
+        values = sum(p.numel() for p in network.parameters())
+        moments = 1 if experiment.optimiser.name == "sgd" else 2
+        check_writable(folder, 3 * 4 * (1 + moments) * values)
         wrapped, wrapped_optimiser = fabric.setup(network, optimiser)
         self.network, self.optimiser = wrapped, cast(torch.optim.Optimizer, wrapped_optimiser)
         self.log = _Log(folder, self.step, self.loop.tensorboard) if fabric.is_global_zero else None
+
+    def _last_state(self) -> dict[str, Any] | None:
+        """Return the last sound checkpoint; None to start from the beginning."""
+        damaged: list[Path] = []
+        for path in (self.folder / CHECKPOINT, self.folder / PREVIOUS):
+            if not path.is_file():
+                continue
+            if (state := _sound_state(path)) is not None:
+                self._tell(damaged, f"goes on from step {state['step']}")
+                return state
+            damaged.append(path)
+        self._tell(damaged, "starts from the beginning")
+        return None
+
+    def _tell(self, damaged: list[Path], what: str) -> None:
+        if damaged and self.fabric.is_global_zero:
+            names = " and ".join(map(str, damaged))
+            print(f"{names} damaged: the run {what}", file=sys.stderr)  # noqa: T201
 
     def finish(self) -> nn.Module:
         """Go on to the last step."""
@@ -267,7 +336,10 @@ class _Run:
             means = cast(Tensor, self.fabric.all_reduce(stacked, reduce_op="mean")).tolist()
             entry = dict(zip(names, means, strict=True))
             if not math.isfinite(entry["total"]):
-                message = f"the loss is {entry['total']} at step {self.step}: lower the rate"
+                message = (
+                    f"the loss is {entry['total']} at step {self.step}: lower the rate; should "
+                    "the prepared data be damaged, 'prepare' finds it and makes it again"
+                )
                 raise InputError(message)
             bar.set_postfix(loss=f"{entry['total']:.4f}")
             self._write("train", {**entry, "rate": rate, "seconds": seconds})
@@ -312,9 +384,15 @@ class _Run:
         # the scale of 16-bit gradients on a GPU
         if precision := self.fabric.strategy.precision.state_dict():
             state["precision"] = precision
-        part = self.folder / f".{CHECKPOINT}.part"
-        torch.save(state, part)
-        part.replace(self.folder / CHECKPOINT)
+        path = self.folder / CHECKPOINT
+        with whole_file(path) as part:
+            # by an open file: the name of the file would stand in what is written
+            with part.open("wb") as file:
+                torch.save(state, file)
+            seals.seal(part)
+            if path.is_file():
+                with whole_file(self.folder / PREVIOUS) as kept:
+                    _link(path, kept)
 
     def _write(self, kind: str, figures: dict[str, float]) -> None:
         if self.log is not None and figures:
@@ -355,8 +433,7 @@ class _Log:
             self._writer = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
 
     def write(self, kind: str, step: int, figures: dict[str, float]) -> None:
-        with self._path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"kind": kind, "step": step, **figures}) + "\n")
+        append_text(json.dumps({"kind": kind, "step": step, **figures}) + "\n", self._path)
         if self._writer is not None:
             for name, value in figures.items():
                 self._writer.add_scalar(f"{kind}/{name}", value, step)
@@ -369,6 +446,14 @@ class _Log:
     def close(self) -> None:
         if self._writer is not None:
             self._writer.close()
+
+
+def _link(path: Path, other: Path) -> None:
+    """Give a file a second name, or copy it where the disk knows no second names."""
+    with contextlib.suppress(OSError):
+        os.link(path, other)
+        return
+    shutil.copyfile(path, other)
 
 
 def learning_rate(optimiser: OptimiserConfig, step: int, steps: int) -> float:
@@ -446,10 +531,10 @@ def _read_log(path: Path) -> list[dict[str, Any]]:
         return []
     entries = []
     for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            entries.append(json.loads(line))
-        except ValueError:
-            continue
+        with contextlib.suppress(ValueError):
+            entry = json.loads(line)
+            if isinstance(entry, dict) and {"kind", "step"} <= entry.keys():
+                entries.append(entry)
     return entries
 
 

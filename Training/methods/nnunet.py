@@ -12,7 +12,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import subprocess
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -27,7 +26,7 @@ from DRAMLesionLib.images import geometry
 from DRAMLesionLib.reading import files
 from DRAMLesionLib.writing import write_text
 from Training.dataset.folder import find_cases
-from Training.learning.workers import in_workers
+from Training.learning.workers import in_workers, run_command
 from Training.methods.base import MaskPredictor, Method, Predictor, Workplace
 from Training.methods.supervised import find_truths
 
@@ -119,7 +118,7 @@ class NNUNetPredictor(MaskPredictor):
         with tempfile.TemporaryDirectory(dir=self._folder) as place:
             given, made = Path(place) / "in", Path(place) / "out"
             given.mkdir()
-            sitk.WriteImage(_oriented(ct), str(given / "scan_0000.nii.gz"))
+            writing.write_image(_oriented(ct), given / "scan_0000.nii.gz")
             words = ["-i", str(given), "-o", str(made), "-d", str(DATASET_ID), "-c", CONFIGURATION]
             words += ["-f", FOLD, "-tr", self._trainer, "-device", self._device]
             words += ["--save_probabilities", "--disable_progress_bar", "-npp", "1", "-nps", "1"]
@@ -176,7 +175,10 @@ def write_dataset(work: Workplace, folder: Path) -> None:
         (folder / part).mkdir(parents=True, exist_ok=True)
     tasks = [_ConversionTask(name, scans[name], truths[name], folder) for name in names]
     todo = [task for task in tasks if not _label_file(task).is_file()]
-    for _ in in_workers(_convert, todo, work.config.prepare.workers):
+    workers = work.config.prepare.workers
+    for _ in in_workers(
+        _convert, todo, workers, case=lambda task: task.name, setting="prepare.workers"
+    ):
         pass
     content = {
         "channel_names": {"0": "CT"},
@@ -263,13 +265,11 @@ def run(words: Sequence[str], folder: Path, workers: int) -> None:
     with log.open("a", encoding="utf-8") as file:
         file.write(f"$ {' '.join(words)}\n")
         file.flush()
-        done = subprocess.run(  # noqa: S603  (the command was found on the user's own path)
-            words, stdout=file, stderr=file, env={**os.environ, **environment}, check=False
-        )
-    if done.returncode:
+        status = run_command(words, file, {**os.environ, **environment})
+    if status:
         said = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
         message = (
-            f"{Path(words[0]).name} failed with status {done.returncode}, see {log}: "
+            f"{Path(words[0]).name} failed with status {status}, see {log}: "
             f"{' | '.join(said[-_SHOWN_LINES:])}"
         )
         raise InputError(message)

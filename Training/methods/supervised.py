@@ -99,7 +99,10 @@ def true_cases(work: Workplace, folder: Path) -> list[TrueCase]:
     folder.mkdir(parents=True, exist_ok=True)
     cases = [TrueCase(c.name, c.folder, c.validation, folder) for c in work.cases]
     tasks = [(case, truths[case.name]) for case in cases if not case.has(LABELS)]
-    for _ in in_workers(_save_labels, tasks, work.config.prepare.workers):
+    workers = work.config.prepare.workers
+    for _ in in_workers(
+        _save_labels, tasks, workers, case=lambda task: task[0].name, setting="prepare.workers"
+    ):
         pass
     return cases
 

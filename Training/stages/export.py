@@ -17,6 +17,7 @@ from torch import nn
 from DRAMLesionLib.networks.regression import RegressionNetwork
 from DRAMLesionLib.networks.unet import UNet3D
 from DRAMLesionLib.weights import NetworkName, save_network
+from DRAMLesionLib.writing import whole_results, write_text
 from Training.config import Config, dump_config, to_plain
 from Training.dataset.cache import CachedCase
 from Training.dataset.sampling import clear_lobes
@@ -24,6 +25,11 @@ from Training.learning.engine import last_logged, read_checkpoint
 from Training.stages import segmentation
 
 NAME = "export"
+_FILES = tuple(
+    f"{name}{suffix}"
+    for name in ("vessels", "regression", "segmentation")
+    for suffix in (".safetensors", ".json", ".training.yaml")
+)
 
 
 def export(
@@ -33,6 +39,8 @@ def export(
     report: Callable[[str], None] = lambda _: None,
 ) -> Path:
     """Write ``output/weights``: regression, segmentation, and the vessel network if there is one.
+
+    They take the place of those of an earlier export together; other files there are left alone.
 
     Args:
         cases: Prepared cases, for the cards.
@@ -44,10 +52,22 @@ def export(
         The folder with the weights.
 
     Raises:
-        InputError: If a network was not trained.
+        InputError: If a network was not trained, or its checkpoint is damaged.
+        OutputError: If the weights cannot be written.
     """
-    if config.vessels.enabled:
-        export_vessels(cases, output, config, report)
+    folder = output / "weights"
+    with whole_results(folder, "segmentation.json", owned=_FILES) as part:
+        if config.vessels.enabled:
+            _export_vessels(part, cases, output, config)
+        _export_ours(part, cases, output, config)
+        names = sorted(path.stem for path in part.glob("*.safetensors"))
+    for name in names:
+        report(f"wrote {folder / name}.safetensors")
+    return folder
+
+
+def _export_ours(folder: Path, cases: Sequence[CachedCase], output: Path, config: Config) -> None:
+    """Write regression and segmentation."""
     trained = sum(not case.validation for case in cases)
     given = f"{trained} scans with lobe scores; no voxel of any lesion was given"
 
@@ -61,7 +81,7 @@ def export(
         "threshold": settings.threshold,
     }
     description = {"type": "RegressionNetwork", "arguments": arguments}
-    _export(network, "regression", description, card, output, config, given, report)
+    _export(network, "regression", description, card, folder, output, config, given)
 
     final = config.segmentation
     # the same convolutions whichever padding they were trained with; inference never pads
@@ -72,21 +92,13 @@ def export(
     }
     description = {"type": "UNet3D", "arguments": shape}
     card = {"spacing": final.spacing}
-    _export(UNet3D(**shape), "segmentation", description, card, output, config, given, report)
-    return output / "weights"
+    _export(UNet3D(**shape), "segmentation", description, card, folder, output, config, given)
 
 
-def export_vessels(
-    cases: Sequence[CachedCase],
-    output: Path,
-    config: Config,
-    report: Callable[[str], None] = lambda _: None,
+def _export_vessels(
+    folder: Path, cases: Sequence[CachedCase], output: Path, config: Config
 ) -> None:
-    """Write the vessel network into ``output/weights``; the arguments are those of :func:`export`.
-
-    Raises:
-        InputError: If it was not trained.
-    """
+    """Write the vessel network."""
     settings = config.vessels
     clear = [clear_lobes(c, settings.source) for c in cases if not c.validation]
     given = (
@@ -96,7 +108,7 @@ def export_vessels(
     shape: dict[str, Any] = {"base_channels": settings.base_channels, "padding": "valid"}
     card = {"spacing": config.regression.chunk.spacing, "threshold": settings.threshold}
     description = {"type": "UNet3D", "arguments": shape}
-    _export(UNet3D(**shape), "vessels", description, card, output, config, given, report)
+    _export(UNet3D(**shape), "vessels", description, card, folder, output, config, given)
 
 
 def _export(
@@ -104,15 +116,14 @@ def _export(
     name: NetworkName,
     architecture: dict[str, Any],
     card: dict[str, Any],
+    folder: Path,
     output: Path,
     config: Config,
     given: str,
-    report: Callable[[str], None],
 ) -> None:
     """Write the network that a run trained, with its card."""
     state = read_checkpoint(output / name)
     network.load_state_dict(state["network"])
-    folder = output / "weights"
     save_network(
         network,
         folder,
@@ -125,8 +136,7 @@ def _export(
         licence=config.export.licence,
     )
     # the settings of the run, word for word, beside what they led to
-    (folder / f"{name}.training.yaml").write_text(dump_config(config), encoding="utf-8")
-    report(f"wrote {folder / name}.safetensors")
+    write_text(dump_config(config), folder / f"{name}.training.yaml")
 
 
 def _steps(name: NetworkName, last: int, config: Config) -> int:

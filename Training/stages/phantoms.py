@@ -86,7 +86,10 @@ def make_phantoms(
         for seed in range(first_seed, first_seed + count)
     ]
     missing = [task for task in tasks if task.case not in table]
-    for number, (task, scores) in enumerate(in_workers(_make_case, missing, workers), start=1):
+    work = in_workers(
+        _make_case, missing, workers, case=lambda task: task.case, setting="--workers"
+    )
+    for number, (task, scores) in enumerate(work, start=1):
         table[task.case] = scores
         write_scores(folder / SCORES, table)
         report(f"{number}/{len(missing)} {task.case}")
@@ -109,10 +112,8 @@ def _make_case(task: PhantomTask) -> Scores:
         f"{TRUTH}/vessels": phantom.vessels,
     }
     for name, image in images.items():
-        path = task.folder / name / f"{task.case}.nii.gz"
-        path.parent.mkdir(exist_ok=True)
-        writing.write_image(image, path)
+        writing.write_image(image, task.folder / name / f"{task.case}.nii.gz")
     fractions = {lobe.name: float(phantom.fractions[lobe]) for lobe in Lobe}
     text = json.dumps({"spacing_mm": task.spacing, "fractions": fractions}, indent=2)
-    (task.folder / TRUTH / f"{task.case}.json").write_text(text + "\n", encoding="utf-8")
+    writing.write_text(text + "\n", task.folder / TRUTH / f"{task.case}.json")
     return {lobe: phantom.scores[lobe] for lobe in Lobe}

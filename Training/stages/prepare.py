@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from collections.abc import Callable, Sequence
@@ -18,9 +19,16 @@ from DRAMLesionLib.images.intensity import window
 from DRAMLesionLib.lesions.chunks import lobe_boxes
 from DRAMLesionLib.lobes import Lobe
 from DRAMLesionLib.vessels.masks import reference_vessels
-from DRAMLesionLib.writing import write_text
+from DRAMLesionLib.writing import check_writable, whole_folder, write_text
 from Training.config import Config
-from Training.dataset.cache import META, CachedCase, write_index
+from Training.dataset.cache import (
+    META,
+    PREPARED,
+    VESSELS,
+    CachedCase,
+    write_index,
+    write_meta,
+)
 from Training.dataset.folder import Case, find_cases
 from Training.dataset.scores import Problem
 from Training.dataset.verify import LoadedCase, load_case
@@ -32,7 +40,8 @@ MARGIN_VOXELS = 3
 """Chest wall kept around the lungs on the regression grid, as at inference."""
 
 PROBLEMS = "problems.txt"
-_FORMAT = 1
+_FORMAT = 2
+_SMALL_CHEST_MM3 = 260.0 * 260.0 * 220.0
 
 
 @dataclass(frozen=True)
@@ -66,6 +75,10 @@ class PrepareTask:
             "lobe_scheme": self.lobe_scheme,
             "files": {name: _stamp(path) for name, path in files.items() if path is not None},
         }
+
+    def arrays(self) -> tuple[str, ...]:
+        """Return the names of the arrays that are to be made."""
+        return (*PREPARED, *([VESSELS] if self.vessels else []))
 
 
 def prepare(
@@ -102,19 +115,24 @@ def prepare(
         )
         for case in cases
     ]
-    todo, notes = [], []
+    todo = []
     for task in tasks:
-        known = _known_problems(task)
+        known = _known_problems(task, report)
         if known is None:
             todo.append(task)
         else:
-            notes += known
-    problems += notes
+            problems += known
     report(f"{len(tasks) - len(todo)} of {len(tasks)} cases are prepared already")
+    check_writable(cache, len(todo) * _least_bytes(config))
     failed = set()
-    for number, (task, found) in enumerate(
-        in_workers(_prepare_case, todo, config.prepare.workers), start=1
-    ):
+    work = in_workers(
+        _prepare_case,
+        todo,
+        config.prepare.workers,
+        case=lambda task: task.case.name,
+        setting="prepare.workers",
+    )
+    for number, (task, found) in enumerate(work, start=1):
         problems += found
         if any(problem.fatal for problem in found):
             failed.add(task.case.name)
@@ -142,23 +160,29 @@ def _stop_if_broken(problems: list[Problem], left: int, config: Config, cache: P
         raise InputError(message)
 
 
-def _known_problems(task: PrepareTask) -> list[Problem] | None:
+def _known_problems(task: PrepareTask, report: Report) -> list[Problem] | None:
     """Return the notes about a case that is cached from the same files; refresh its scores.
 
     Returns:
         None if it has to be prepared.
     """
-    path = task.folder / task.case.name / META
+    cached = CachedCase(task.case.name, task.folder / task.case.name, validation=False)
+    if not cached.folder.is_dir():
+        return None
     try:
-        meta = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        meta = cached.meta
+    except InputError:
+        report(f"{META} of {task.case.name} is damaged: the case is prepared again")
         return None
     if meta.get("origin") != task.origin():
         return None
+    if damaged := [name for name in task.arrays() if not cached.is_sound(name)]:
+        names = ", ".join(damaged)
+        report(f"{names} of {task.case.name} damaged or missing: the case is prepared again")
+        return None
     scores = _plain_scores(task.case)
     if meta["scores"] != scores:
-        meta["scores"] = scores
-        write_text(json.dumps(meta, indent=1) + "\n", path)
+        write_meta(cached.folder, {**meta, "scores": scores})
     return [Problem(task.case.name, note, fatal=False) for note in meta.get("notes", [])]
 
 
@@ -166,29 +190,26 @@ def _prepare_case(task: PrepareTask) -> list[Problem]:
     """Write the arrays of one case: all of them, or none."""
     loaded, problems = load_case(task.case, task.lobe_scheme)
     final = task.folder / task.case.name
-    if loaded is None:
+    if loaded is None or not (final / META).is_file():
         shutil.rmtree(final, ignore_errors=True)
+    if loaded is None:
         return problems
-    part = task.folder / f".{task.case.name}.part"
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir()
-    cached = CachedCase(task.case.name, part, validation=False)
-    regression_grid, boxes = _save_regression(cached, loaded, task)
-    segmentation_grid = _save_segmentation(cached, loaded, task.segmentation_spacing)
-    meta = {
-        "origin": task.origin(),
-        "scores": _plain_scores(task.case),
-        "boxes": boxes,
-        "lobes_estimated": loaded.estimated,
-        "notes": [problem.message for problem in problems],
-        "grids": {
-            "regression": plain_grid(regression_grid),
-            "segmentation": plain_grid(segmentation_grid),
-        },
-    }
-    write_text(json.dumps(meta, indent=1) + "\n", part / META)
-    shutil.rmtree(final, ignore_errors=True)
-    part.rename(final)
+    with whole_folder(final, META) as part:
+        cached = CachedCase(task.case.name, part, validation=False)
+        regression_grid, boxes = _save_regression(cached, loaded, task)
+        segmentation_grid = _save_segmentation(cached, loaded, task.segmentation_spacing)
+        meta = {
+            "origin": task.origin(),
+            "scores": _plain_scores(task.case),
+            "boxes": boxes,
+            "lobes_estimated": loaded.estimated,
+            "notes": [problem.message for problem in problems],
+            "grids": {
+                "regression": plain_grid(regression_grid),
+                "segmentation": plain_grid(segmentation_grid),
+            },
+        }
+        write_meta(part, meta)
     return problems
 
 
@@ -204,7 +225,7 @@ def _save_regression(
     cached.save("regression/lobes", lobes)
     if task.vessels:
         found = reference_vessels(ct, sitk.Cast(lobes_image > 0, sitk.sitkUInt8))
-        cached.save("regression/vessels", geometry.array(found))
+        cached.save(VESSELS, geometry.array(found))
     boxes = {
         lobe.name: [[int(s.start), int(s.stop)] for s in box]
         for lobe, box in lobe_boxes(lobes).items()
@@ -253,7 +274,21 @@ def _plain_scores(case: Case) -> dict[str, int | None]:
     return {lobe.name: case.scores[lobe] for lobe in Lobe}
 
 
-def _stamp(path: Path) -> list[Any]:
-    """Return what changes when a file or a folder of files changes."""
+def _stamp(path: Path) -> str:
+    """Return what changes when a file or a folder of files changes.
+
+    It tells no name of a file: those of DICOM files may be a patient's.
+    """
     files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
-    return [[str(f.name), f.stat().st_size, f.stat().st_mtime_ns] for f in files]
+    content = [[f.name, f.stat().st_size, f.stat().st_mtime_ns] for f in files]
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()
+
+
+def _least_bytes(config: Config) -> float:
+    """Return how much room a case needs at least: that of a small chest."""
+    labels = 2 + 1 + 1  # image, lobes, and the label or the vessels that come later
+    return (
+        labels
+        * _SMALL_CHEST_MM3
+        * (config.segmentation.spacing**-3 + 0.3 * config.regression.chunk.spacing**-3)
+    )

@@ -7,6 +7,10 @@ Each scan's label is also written as a file that Slicer opens and a person can c
 file is never overwritten, and is used in place of the computed label; so is one that lies in the
 data set (:mod:`Training.dataset.folder`), which comes before both. Lobes without a score are left
 to the map's own opinion here, and :class:`Training.dataset.sampling.ScanPatches` leaves them out.
+
+A note beside each file tells a computed label from a corrected one by its checksum. It is written
+before the label gets its place, and knows the label that it replaces as well, so whenever a run is
+killed, what lies there is known to be computed.
 """
 
 from __future__ import annotations
@@ -14,7 +18,8 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import cast
 
@@ -24,6 +29,7 @@ import torch
 from scipy.ndimage import uniform_filter
 
 from DRAMLesionLib import writing
+from DRAMLesionLib.errors import InputError
 from DRAMLesionLib.images import geometry
 from DRAMLesionLib.images.intensity import HU_MAX, HU_MIN
 from DRAMLesionLib.lesions import segmentation
@@ -33,11 +39,10 @@ from DRAMLesionLib.lesions.severity import score_to_interval
 from DRAMLesionLib.lobes import Lobe
 from DRAMLesionLib.networks.regression import RegressionNetwork
 from DRAMLesionLib.networks.unet import UNet3D
-from DRAMLesionLib.writing import write_text
 from Training.config import Config
-from Training.dataset.cache import BACKGROUND, LESION, VESSEL, CachedCase
+from Training.dataset.cache import BACKGROUND, LABELS, LESION, VESSEL, CachedCase
 from Training.dataset.labels import label_on, read_pseudolabel
-from Training.learning.engine import CHECKPOINT, read_checkpoint
+from Training.learning.engine import checkpoint_sum, read_checkpoint
 from Training.learning.workers import in_workers
 from Training.stages.prepare import grid_image
 from Training.stages.regression import NAME as REGRESSION
@@ -59,7 +64,7 @@ class PseudoLabelTask:
         output: Folder of the training.
         config: All settings.
         teacher: Folder of the run whose network makes the map.
-        computed_from: Checksum of that network and the settings that the label hangs on.
+        networks: Checksums of that network and of the regression, and the settings.
         given: Label in the data set that takes the place of the computed one.
     """
 
@@ -67,7 +72,7 @@ class PseudoLabelTask:
     output: Path
     config: Config
     teacher: Path
-    computed_from: str
+    networks: tuple[str, str, str]
     given: Path | None = None
 
     @property
@@ -79,6 +84,39 @@ class PseudoLabelTask:
     def note(self) -> Path:
         """What the file was computed from, and its checksum at that time."""
         return self.output / NAME / f".{self.case.name}.json"
+
+    @cached_property
+    def regressed_from(self) -> str:
+        """Checksum of all that the lesion fractions hang on."""
+        _, regression, settings = self.networks
+        vessels = self.case.fingerprint(self.config.regression.vessels)
+        return _sum_of(regression, settings, vessels)
+
+    @cached_property
+    def computed_from(self) -> str:
+        """Checksum of all that the label hangs on."""
+        return _sum_of(self.networks[0], self.regressed_from)
+
+
+@dataclass(frozen=True)
+class _Note:
+    """What is known about the label of a scan.
+
+    Attributes:
+        computed_from: Checksum of all that it hangs on; "by hand" where a person made it.
+        file: Checksum of the file as it was computed last.
+        before: That of the computed file that it takes the place of, until it has its place.
+        labels: Checksum of the array in the cache that belongs to it.
+        fractions: Lesion fractions of the lobes, as the regression says.
+        regressed_from: Checksum of all that these hang on.
+    """
+
+    computed_from: str = ""
+    file: str = ""
+    before: str = ""
+    labels: str = ""
+    fractions: dict[str, float] = field(default_factory=dict)
+    regressed_from: str = ""
 
 
 def make_pseudolabels(
@@ -104,44 +142,109 @@ def make_pseudolabels(
     """
     (output / NAME).mkdir(parents=True, exist_ok=True)
     teacher = teacher or output / REGRESSION
-    read_checkpoint(teacher)
-    settings = repr((config.regression, config.pseudolabels)).encode()
-    origin = hashlib.sha256((teacher / CHECKPOINT).read_bytes() + settings).hexdigest()
+    # how many work on it changes nothing
+    settings = repr((config.regression, replace(config.pseudolabels, workers=1)))
+    networks = checkpoint_sum(teacher), checkpoint_sum(output / REGRESSION), settings
     given = given or {}
-    tasks = [PseudoLabelTask(c, output, config, teacher, origin, given.get(c.name)) for c in cases]
-    workers = config.pseudolabels.workers
-    for number, (_, line) in enumerate(in_workers(_make_label, tasks, workers), start=1):
+    tasks = [
+        PseudoLabelTask(c, output, config, teacher, networks, given.get(c.name)) for c in cases
+    ]
+    work = in_workers(
+        _make_label,
+        tasks,
+        config.pseudolabels.workers,
+        case=lambda task: task.case.name,
+        setting="pseudolabels.workers",
+    )
+    for number, (_, line) in enumerate(work, start=1):
         report(f"{number}/{len(tasks)} {line}")
 
 
 def _make_label(task: PseudoLabelTask) -> str:
     """Make one label unless it is there; returns what was done."""
-    note = json.loads(task.note.read_text(encoding="utf-8")) if task.note.is_file() else {}
-    edited = task.file.is_file() and note.get("file") != _checksum(task.file)
-    if task.given is not None or edited:
-        task.case.save("segmentation/labels", _by_hand(task.given or task.file, task.case))
-        # so that the label is computed again once the corrected one is taken away
-        write_text(json.dumps({**note, "computed_from": "by hand"}) + "\n", task.note)
-        return f"{task.case.name}: {'from the data set' if task.given else 'edited by hand, kept'}"
-    current = note.get("computed_from") == task.computed_from
-    if current and task.file.is_file() and task.case.has("segmentation/labels"):
+    note = _read_note(task)
+    found = _checksum(task.file)
+    if task.given is not None or _is_edited(found, note):
+        return _take_by_hand(task, note)
+    sound = task.case.is_sound(LABELS) and task.case.checksum(LABELS) == note.labels
+    if sound and found == note.file and note.computed_from == task.computed_from:
         return f"{task.case.name}: there already"
-    shares = note.get("fractions")
-    known = {Lobe[name]: share for name, share in shares.items()} if shares else None
+    known = None
+    if note.regressed_from == task.regressed_from:
+        known = {Lobe[name]: share for name, share in note.fractions.items()}
     labels, fractions = compute_label(task.case, task.teacher, task.config, known)
     grid = grid_image(task.case.meta["grids"]["segmentation"])
-    writing.write_image(geometry.image_like(labels, grid), task.file)
-    task.case.save("segmentation/labels", labels)
-    content = {
-        "computed_from": task.computed_from,
-        "file": _checksum(task.file),
-        "fractions": {lobe.name: share for lobe, share in fractions.items()},
-    }
-    write_text(json.dumps(content) + "\n", task.note)
+    shares = {lobe.name: share for lobe, share in fractions.items()}
+    try:
+        note = _put(geometry.image_like(labels, grid), task, note, shares)
+    except _EditedMeanwhile:
+        return _take_by_hand(task, note)
+    task.case.save(LABELS, labels)
+    checksum = task.case.checksum(LABELS)
+    note = replace(note, computed_from=task.computed_from, before="", labels=checksum)
+    _write_note(task, note)
     share = float(
         (labels == LESION).sum() / max((task.case.load("segmentation/lobes") > 0).sum(), 1)
     )
     return f"{task.case.name}: {100 * share:.1f} % lesion"
+
+
+class _EditedMeanwhile(Exception):
+    """Somebody has saved a correction while the label was computed."""
+
+
+def _put(
+    label: sitk.Image, task: PseudoLabelTask, note: _Note, fractions: dict[str, float]
+) -> _Note:
+    """Give a computed label its place; returns the note about it, which was written before."""
+    with writing.whole_file(task.file, ".nii.gz") as part:
+        writing.write_image(label, part)
+        there = _checksum(task.file)
+        if _is_edited(there, note):
+            raise _EditedMeanwhile
+        note = _Note(
+            file=_checksum(part),
+            before=there,
+            fractions=fractions,
+            regressed_from=task.regressed_from,
+        )
+        _write_note(task, note)
+    return note
+
+
+def _is_edited(found: str, note: _Note) -> bool:
+    return bool(found) and found not in (note.file, note.before)
+
+
+def _take_by_hand(task: PseudoLabelTask, note: _Note) -> str:
+    """Bring a label by a person into the cache."""
+    task.case.save(LABELS, _by_hand(task.given or task.file, task.case))
+    # so that the label is computed again once the corrected one is taken away
+    _write_note(task, replace(note, computed_from="by hand"))
+    return f"{task.case.name}: {'from the data set' if task.given else 'edited by hand, kept'}"
+
+
+def _read_note(task: PseudoLabelTask) -> _Note:
+    """Return what is known about a label; an empty note if it was not made yet.
+
+    Raises:
+        InputError: If the note is damaged: it is all that tells a corrected label from another.
+    """
+    if not task.note.is_file():
+        return _Note()
+    try:
+        content = json.loads(task.note.read_text(encoding="utf-8"))
+        return _Note(**content)
+    except (OSError, ValueError, TypeError) as error:
+        message = (
+            f"{task.note} is damaged: remove it, and {task.file.name} is kept as corrected by "
+            f"hand; remove both, and it is computed again"
+        )
+        raise InputError(message) from error
+
+
+def _write_note(task: PseudoLabelTask, note: _Note) -> None:
+    writing.write_text(json.dumps(asdict(note)) + "\n", task.note)
 
 
 def compute_label(
@@ -286,4 +389,9 @@ def _by_hand(path: Path, case: CachedCase) -> np.ndarray:
 
 
 def _checksum(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    """Return the SHA-256 of a file; nothing if it is not there."""
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
+
+
+def _sum_of(*words: str) -> str:
+    return hashlib.sha256(repr(words).encode()).hexdigest()

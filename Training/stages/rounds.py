@@ -21,7 +21,12 @@ from Training.config import Config
 from Training.dataset.cache import CachedCase
 from Training.learning.engine import is_finished, train
 from Training.stages.regression import NAME as REGRESSION
-from Training.stages.segmentation import NAME, SegmentationExperiment, check_labels
+from Training.stages.segmentation import (
+    NAME,
+    SegmentationExperiment,
+    check_labels,
+    check_regression,
+)
 
 Report = Callable[[str], None]
 
@@ -60,7 +65,8 @@ def train_final(
         given: Labels of the data sets by case, see :func:`Training.dataset.folder.find_labels`.
 
     Raises:
-        InputError: If there are no labels, or others than the run began with.
+        InputError: If there are no labels, or labels or regression are not those that the run
+            began with.
         Cancelled: If it was stopped; the next call goes on from there.
     """
     folders = _folders(output, config)
@@ -72,6 +78,8 @@ def train_final(
             _labeller()(cases, output, config, report, given, folders[number - 1])
         fabric.barrier()
         check_labels(cases, folder)
+        if _hangs_on_regression(config):
+            check_regression(folder, output / REGRESSION)
         train(_experiment(cases, folder, output, config), folder, config, fabric)
 
 
@@ -94,7 +102,16 @@ def _folders(output: Path, config: Config) -> list[Path]:
 
 
 def _is_done(cases: Sequence[CachedCase], folder: Path, output: Path, config: Config) -> bool:
-    return is_finished(folder, _experiment(cases, folder, output, config))
+    if not is_finished(folder, _experiment(cases, folder, output, config)):
+        return False
+    if _hangs_on_regression(config):
+        check_regression(folder, output / REGRESSION)
+    return True
+
+
+def _hangs_on_regression(config: Config) -> bool:
+    """Tell whether a round takes more from the regression than its labels, which are compared."""
+    return config.segmentation.rounds > 1 or config.segmentation.start == "regression"
 
 
 def _experiment(

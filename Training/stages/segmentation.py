@@ -18,13 +18,13 @@ from Training.config import Config
 from Training.dataset.cache import LABELS, LESION, CachedCase
 from Training.dataset.sampling import ZERO_PADDED_EDGE, ScanPatches
 from Training.learning import losses
-from Training.learning.engine import Experiment, read_checkpoint
+from Training.learning.engine import Experiment, checkpoint_sum, read_checkpoint
 from Training.learning.pictures import row_of_slices
 from Training.learning.shortcuts import freeze_norms, hold_deep_levels_at_zero
 
 NAME = "segmentation"
 CLASSES = 3
-_LABELS_NOTE = "labels.json"
+_LABELS_NOTE, _REGRESSION_NOTE = "labels.json", "regression.sha256"
 
 
 class SegmentationExperiment(Experiment):
@@ -139,6 +139,29 @@ def check_labels(cases: Sequence[CachedCase], run: Path) -> None:
         message = (
             f"the pseudo-labels of {shown} have changed since {run} was trained: remove that "
             "folder to train on the new ones, or choose another --output"
+        )
+        raise InputError(message)
+
+
+def check_regression(run: Path, regression: Path) -> None:
+    """Refuse a run whose regression is not the same any more.
+
+    Args:
+        run: Folder of the network's run; which regression a new run has is written into it.
+        regression: Folder of the regression's run.
+
+    Raises:
+        InputError: If the regression was trained again since the run began.
+    """
+    now, note = checkpoint_sum(regression), run / _REGRESSION_NOTE
+    if not note.is_file():
+        if os.environ.get("RANK", "0") == "0":
+            write_text(now, note)
+        return
+    if note.read_text(encoding="utf-8", errors="replace") != now:
+        message = (
+            f"{regression} has been trained again since {run} was trained: remove {run} to train "
+            "it on the new one, or choose another --output"
         )
         raise InputError(message)
 

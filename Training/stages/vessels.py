@@ -25,7 +25,7 @@ from Training.config import Config
 from Training.dataset.cache import VESSELS_BY_NETWORK, CachedCase
 from Training.dataset.sampling import VesselPatches
 from Training.learning import losses
-from Training.learning.engine import CHECKPOINT, Experiment, read_checkpoint
+from Training.learning.engine import Experiment, checkpoint_sum, read_checkpoint
 from Training.learning.pictures import row_of_slices
 from Training.learning.shortcuts import freeze_norms, hold_deep_levels_at_zero
 from Training.learning.workers import in_workers
@@ -162,16 +162,21 @@ def find_vessels(
         InputError: If the network was not trained.
     """
     run, settings = output / NAME, config.vessels
-    read_checkpoint(run)
-    digest = hashlib.sha256((run / CHECKPOINT).read_bytes())
-    digest.update(repr((settings.base_channels, settings.threshold)).encode())
+    words = (checkpoint_sum(run), settings.base_channels, settings.threshold)
+    digest = hashlib.sha256(repr(words).encode()).hexdigest()
     tasks = [
-        VesselTask(case, run, settings.base_channels, settings.threshold, digest.hexdigest())
-        for case in cases
+        VesselTask(case, run, settings.base_channels, settings.threshold, digest) for case in cases
     ]
     todo = [task for task in tasks if not _is_current(task)]
     report(f"{len(tasks) - len(todo)} of {len(tasks)} cases have the network's vessels already")
-    for number, (task, share) in enumerate(in_workers(_find, todo, settings.workers), start=1):
+    work = in_workers(
+        _find,
+        todo,
+        settings.workers,
+        case=lambda task: task.case.name,
+        setting="vessels.workers",
+    )
+    for number, (task, share) in enumerate(work, start=1):
         report(f"{number}/{len(todo)} {task.case.name}: {100 * share:.1f} % vessel")
 
 
@@ -187,8 +192,14 @@ def trained_network(run: Path, base_channels: int) -> UNet3D:
 
 
 def _is_current(task: VesselTask) -> bool:
-    there = task.case.has(VESSELS_BY_NETWORK) and task.stamp.is_file()
-    return there and task.stamp.read_text(encoding="utf-8") == task.computed_from
+    if not task.stamp.is_file() or not task.case.is_sound(VESSELS_BY_NETWORK):
+        return False
+    return task.stamp.read_text(encoding="utf-8", errors="replace") == _stamp(task)
+
+
+def _stamp(task: VesselTask) -> str:
+    """Return what is written beside a mask: what it was computed from, and its own checksum."""
+    return f"{task.computed_from} {task.case.checksum(VESSELS_BY_NETWORK)}"
 
 
 def _find(task: VesselTask) -> float:
@@ -198,5 +209,5 @@ def _find(task: VesselTask) -> float:
     inside = task.case.load("regression/lobes") > 0
     found = vessel_probability(network, image, inside) > task.threshold
     task.case.save(VESSELS_BY_NETWORK, found.astype(np.uint8))
-    write_text(task.computed_from, task.stamp)
+    write_text(_stamp(task), task.stamp)
     return float(found.sum() / max(inside.sum(), 1))

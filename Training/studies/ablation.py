@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ from DRAMLesionLib.writing import write_text
 from Training.config import Config, LossWeights, dump_config
 from Training.dataset.cache import CachedCase, read_cache
 from Training.dataset.folder import TRUTH, case_name
-from Training.learning.engine import CHECKPOINT, make_fabric, train
+from Training.learning.engine import checkpoint_sum, make_fabric, train
 from Training.learning.results import csv_table, plain
 from Training.learning.workers import in_workers
 from Training.metrics import Confusion, ProbabilityHistogram, compare_methods, mean_defined
@@ -263,16 +264,24 @@ def measure_row(
         report: Called with a line of text for each scan.
     """
     stage = segmentation_stage.NAME if row.context else regression.NAME
-    digest = hashlib.sha256((row.folder / stage / CHECKPOINT).read_bytes())
-    digest.update(repr((row, [(case.name, case.meta["origin"]) for case in cases])).encode())
+    source = row.config.regression.vessels
+    digest = hashlib.sha256(checkpoint_sum(row.folder / stage).encode())
+    digest.update(repr((row, [(case.name, case.fingerprint(source)) for case in cases])).encode())
     file = row.folder / stage / _FIGURES
-    if file.is_file():
-        kept = json.loads(file.read_text(encoding="utf-8"))
-        if kept["computed_from"] == digest.hexdigest():
+    with suppress(OSError, ValueError):  # damaged ones are measured again
+        kept: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        if kept.get("computed_from") == digest.hexdigest():
             return kept
     tasks = [MeasureTask(case, truths[case.name], row) for case in cases]
     found: dict[str, Measured] = {}
-    for task, result in in_workers(_measure, tasks, row.config.ablation.workers):
+    work = in_workers(
+        _measure,
+        tasks,
+        row.config.ablation.workers,
+        case=lambda task: task.case.name,
+        setting="ablation.workers",
+    )
+    for task, result in work:
         found[task.case.name] = result
         report(f"{row.name}: {task.case.name} IoU {result.at_threshold.iou:.3f}")
     figures = plain(_figures([found[case.name] for case in cases]))

@@ -24,10 +24,10 @@ from typing import Any, Literal
 
 from DRAMLesionLib.errors import InputError
 from DRAMLesionLib.typed import build
-from DRAMLesionLib.writing import write_text
+from DRAMLesionLib.writing import whole_folder, write_text
 from Training.config import Config, LoopConfig, dump_config, load_config, to_plain
 from Training.dataset.cache import CachedCase, read_cache
-from Training.learning.engine import Experiment, logged, make_fabric, train
+from Training.learning.engine import CHECKPOINT, Experiment, logged, make_fabric, train
 from Training.learning.results import csv_table, plain
 from Training.metrics import compare_methods
 from Training.stages import regression, segmentation, vessels
@@ -226,10 +226,8 @@ def _train(row: Row, output: Path, report: Report) -> None:
 def _adopt(source: Path, target: Path) -> None:
     """Copy the run of the regression, so that only labels and final network differ."""
     if not target.is_dir():
-        part = target.with_name(f".{target.name}.part")
-        shutil.rmtree(part, ignore_errors=True)
-        shutil.copytree(source, part)
-        part.replace(target)
+        with whole_folder(target, CHECKPOINT) as part:
+            shutil.copytree(source, part, dirs_exist_ok=True)
 
 
 def _vessels(

@@ -20,6 +20,7 @@ from scipy import ndimage
 from DRAMLesionLib import writing
 from DRAMLesionLib.errors import InputError
 from DRAMLesionLib.images import geometry
+from DRAMLesionLib.integrity import damage
 from DRAMLesionLib.lobes import Lobe
 from DRAMLesionLib.lobes.estimate import estimate_lobes
 from DRAMLesionLib.phantom import draw_scores, insert_lesions
@@ -135,7 +136,9 @@ def make_synthetic(
     sources = _sources(folder, scans, spacing, without or {})
     for name in (SOURCES, SCANS, LOBES, TRUTH):
         (folder / name).mkdir(parents=True, exist_ok=True)
-    for source, _ in in_workers(_prepare_source, sources, workers):
+    for source, _ in in_workers(
+        _prepare_source, sources, workers, case=lambda task: task.name, setting="--workers"
+    ):
         report(f"source {source.name}")
     table = read_scores(folder / SCORES)[0] if (folder / SCORES).is_file() else {}
     tasks = [
@@ -143,7 +146,10 @@ def make_synthetic(
         for n, seed in enumerate(range(first_seed, first_seed + count))
     ]
     missing = [task for task in tasks if task.case not in table]
-    for number, (task, scores) in enumerate(in_workers(_make_case, missing, workers), start=1):
+    work = in_workers(
+        _make_case, missing, workers, case=lambda task: task.case, setting="--workers"
+    )
+    for number, (task, scores) in enumerate(work, start=1):
         table[task.case] = scores
         write_scores(folder / SCORES, table)
         report(f"{number}/{len(missing)} {task.case}")
@@ -175,7 +181,7 @@ def _draw(seed: int, share: float) -> bool:
 
 def _prepare_source(task: SourceTask) -> None:
     """Write a source on its working grid, with all that lesions are placed by."""
-    if all(file.is_file() for file in task.files.values()):
+    if all(file.is_file() and not damage(file) for file in task.files.values()):
         return
     ct, _ = files.read_ct(task.scan)
     checks.check_ct(ct, task.scan.name)
@@ -214,9 +220,8 @@ def _make_case(task: SynthesisTask) -> Scores:
         f"{TRUTH}/vessels": vessels,
     }
     for name, values in written.items():
-        path = task.folder / name / f"{task.case}.nii.gz"
-        path.parent.mkdir(exist_ok=True)
-        writing.write_image(geometry.image_like(values, images["ct"]), path)
+        image = geometry.image_like(values, images["ct"])
+        writing.write_image(image, task.folder / name / f"{task.case}.nii.gz")
     fractions = {
         lobe.name: float((types[lobes == lobe] > 0).mean()) if lobe in present else 0.0
         for lobe in Lobe
@@ -224,7 +229,7 @@ def _make_case(task: SynthesisTask) -> Scores:
     text = json.dumps(
         {"spacing_mm": x, "source": task.source.name, "fractions": fractions}, indent=2
     )
-    (task.folder / TRUTH / f"{task.case}.json").write_text(text + "\n", encoding="utf-8")
+    writing.write_text(text + "\n", task.folder / TRUTH / f"{task.case}.json")
     return {lobe: wanted.get(lobe) for lobe in Lobe}
 
 

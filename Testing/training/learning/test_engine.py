@@ -120,7 +120,7 @@ def test_killed_in_the_middle_of_a_step_and_resumed_equals_uninterrupted(output,
     assert done.returncode == -9, done.stderr
     assert 0 < read_checkpoint(folder)["step"] < 6
     # killed again, while it wrote
-    (folder / ".checkpoint.pt.part").write_bytes(b"half of a checkpoint")
+    (folder / ".dramlesion-0-0-0.part.pt").write_bytes(b"half of a checkpoint")
     with (folder / "log.jsonl").open("a") as file:
         file.write('{"kind": "train", "st')
     _train(folder, output)

@@ -95,7 +95,7 @@ def test_it_learns_tubes_and_is_asked_once(tmp_path):
 def test_the_regression_takes_the_vessels_that_it_is_told_to(tmp_path):
     case = _case(tmp_path, "a", {Lobe.LUL: 1, Lobe.LLL: 1})
     by_network = RegressionConfig(vessels="network")
-    with pytest.raises(InputError, match="run the stage before this one"):
+    with pytest.raises(InputError, match="is missing: run the stage 'vessels'"):
         LobeChunks([case], by_network, 0, augment=False)[0]
     case.save("regression/vessels_network", np.ones((24, 30, 28), dtype=np.uint8))
     assert (LobeChunks([case], by_network, 0, augment=False)[0]["vessels"] == 1).all()
