@@ -16,7 +16,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import IO, TypeVar
 
 from DRAMLesionLib.errors import OutOfMemory
@@ -145,11 +145,14 @@ def _start() -> None:
     _end_with_parent()
     # read when the libraries load, which a spawned process has not done yet
     os.environ["OMP_NUM_THREADS"] = "1"
-    import SimpleITK as sitk
     import torch
 
     torch.set_num_threads(1)
-    sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
+    # a machine that trains on a prepared cache alone may be without it
+    with suppress(ImportError):
+        import SimpleITK as sitk
+
+        sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
 
 
 def _end_with_parent() -> None:

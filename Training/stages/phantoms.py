@@ -16,6 +16,7 @@ from DRAMLesionLib.phantom import make_phantom
 from Training.dataset.folder import LOBES, SCANS, SCORES, TRUTH
 from Training.dataset.scores import Scores, read_scores, write_scores
 from Training.learning.workers import in_workers
+from Training.synthesis.make import least_bytes
 
 Report = Callable[[str], None]
 
@@ -71,6 +72,7 @@ def make_phantoms(
 
     Raises:
         InputError: If a number makes no sense.
+        OutputError: If the disk is too full or cannot be written to.
     """
     if count < 1 or first_seed < 0 or spacing <= 0 or not 0 <= healthy_share <= 1:
         message = (
@@ -86,6 +88,7 @@ def make_phantoms(
         for seed in range(first_seed, first_seed + count)
     ]
     missing = [task for task in tasks if task.case not in table]
+    writing.check_writable(folder, len(missing) * least_bytes(spacing))
     work = in_workers(
         _make_case, missing, workers, case=lambda task: task.case, setting="--workers"
     )

@@ -100,6 +100,7 @@ def prepare(
 
     Raises:
         InputError: If cases are broken and are not to be skipped, or none is left.
+        OutputError: If the disk is too full or cannot be written to.
     """
     cache = output / "cache"
     cache.mkdir(parents=True, exist_ok=True)

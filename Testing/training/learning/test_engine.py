@@ -2,19 +2,23 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from DRAMLesionLib.errors import InputError
 from DRAMLesionLib.lobes import Lobe
 from Testing.training.small_cache import write_small_cache
 from Training.config import load_config
 from Training.dataset.cache import read_cache
-from Training.learning.engine import _difference, make_fabric, read_checkpoint, train
+from Training.learning.engine import _difference, _sound_state, make_fabric, read_checkpoint, train
 from Training.stages.regression import RegressionExperiment
 from Training.stages.segmentation import SegmentationExperiment
 
@@ -130,6 +134,51 @@ def test_killed_in_the_middle_of_a_step_and_resumed_equals_uninterrupted(output,
         for f in (alone, folder)
     ]
     assert without_time[0] == without_time[1]
+
+
+def _flip(path, place):
+    content = bytearray(path.read_bytes())
+    content[place] ^= 2
+    path.write_bytes(content)
+
+
+def test_from_a_damaged_checkpoint_the_one_before_takes_over(output, alone, tmp_path, capsys):
+    folder = shutil.copytree(alone, tmp_path / "regression")
+    path, previous = folder / "checkpoint.pt", folder / "checkpoint.pt.previous"
+    assert (read_checkpoint(folder)["step"], _sound_state(previous)["step"]) == (6, 5)
+    _flip(path, path.stat().st_size // 2)
+    with pytest.raises(
+        InputError, match=r"checkpoint\.pt is damaged: .*'regression' again, it goes"
+    ):
+        read_checkpoint(folder)
+    _train(folder, output)
+    assert f"{path} damaged: the run goes on from step 5" in capsys.readouterr().err
+    _assert_same_tensors(alone, folder)
+    for damaged in (path, previous):
+        _flip(damaged, 1000)
+    with pytest.raises(InputError, match="it starts from the beginning"):
+        read_checkpoint(folder)
+    _train(folder, output)
+    assert "damaged: the run starts from the beginning" in capsys.readouterr().err
+    _assert_same_tensors(alone, folder)
+
+
+def test_flipped_bits_of_a_checkpoint_are_always_found(alone, tmp_path):
+    folder = shutil.copytree(alone, tmp_path / "regression")
+    path = folder / "checkpoint.pt"
+    whole = path.read_bytes()
+    for place in np.random.default_rng(0).integers(0, len(whole) - 40, 100):
+        _flip(path, place)
+        with pytest.raises(InputError, match="is damaged"):
+            read_checkpoint(folder)
+        path.write_bytes(whole)
+    # one of an earlier version has the checksums of its archive alone
+    path.write_bytes(whole[:-40])
+    _assert_same_tensors(alone, folder)
+    names = {info.filename: info for info in zipfile.ZipFile(path).infolist()}
+    _flip(path, names["archive/data/0"].header_offset + 200)
+    with pytest.raises(InputError, match="is damaged"):
+        read_checkpoint(folder)
 
 
 def test_tensorboard_shows_losses_vessel_share_entropy_and_pictures(alone, output, tmp_path):
