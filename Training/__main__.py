@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import signal
 import sys
 import threading
@@ -49,7 +50,7 @@ def _line(error: Exception) -> str | None:
         where = f" {error.filename}" if error.filename else ""
         reason = error.strerror or str(error)
         return f"cannot read or write{where}: {reason}; the next run goes on where this one was"
-    if not is_out_of_memory(error):
+    if not is_out_of_memory(error) and not _KILLED_LOADER.search(str(error)):
         return None
     return (
         "the memory did not do: use smaller batches, patches or chunks, fewer workers, or a "
@@ -164,6 +165,9 @@ STAGES: dict[str, Callable[[argparse.Namespace, Config], None]] = {
     "all": everything,
 }
 DEFAULT = Path(__file__).with_name("configs") / "default.yaml"
+_KILLED_LOADER = re.compile(r"DataLoader worker \(pid.*(killed by signal|exited unexpectedly)")
+"""What torch says when the system has ended one of its workers, as it does for want of memory."""
+
 TRAINING = (vessels, regression, segmentation)
 """Stages that several processes share."""
 

@@ -77,6 +77,10 @@ def test_what_a_killed_run_has_left_is_cleaned(output):
         (OSError(errno.ENOSPC, "No space left on device"), "disk is full"),
         (MemoryError(), "the memory did not do: use smaller batches"),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory"), "the memory did not do"),
+        (
+            RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. "),
+            "the memory did not do: use smaller batches, patches or chunks, fewer workers",
+        ),
     ],
 )
 def test_a_full_disk_and_no_memory_end_in_one_line(output, capsys, monkeypatch, error, words):
