@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import copy
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from typing import TypeVar
 
 import torch
 
-from DRAMLesionLib.errors import InputError
-from DRAMLesionLib.memory import free_bytes
+from DRAMLesionLib.errors import InputError, ScanWarning
+from DRAMLesionLib.memory import free_bytes, is_out_of_memory
+
+Module = TypeVar("Module", bound=torch.nn.Module)
+Result = TypeVar("Result")
 
 
 def pick_device(name: str = "auto") -> torch.device:
@@ -58,3 +63,33 @@ def single_threaded_pool() -> Iterator[ThreadPoolExecutor]:
             yield pool
     finally:
         torch.set_num_threads(threads)
+
+
+def on_device(
+    network: Module,
+    device: torch.device,
+    work: Callable[[Module, torch.device], Result],
+    warnings: list[ScanWarning],
+) -> Result:
+    """Do ``work`` on a device, or on the processor if the GPU's memory does not suffice.
+
+    Args:
+        network: On ``device``.
+        device: Where to compute.
+        work: Called with a network and the device on which it is.
+        warnings: Gets a notice if the processor had to do it.
+    """
+    try:
+        return work(network, device)
+    except RuntimeError as error:
+        if device.type == "cpu" or not is_out_of_memory(error):
+            raise
+    notice = ScanWarning(
+        "gpu-memory",
+        "The memory of the GPU did not suffice; a part was computed on the processor instead, "
+        "with the same result in more time. Closing other programs that use the GPU helps.",
+    )
+    if notice not in warnings:
+        warnings.append(notice)
+    cpu = torch.device("cpu")
+    return work(copy.deepcopy(network).to(cpu), cpu)

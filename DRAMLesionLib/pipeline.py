@@ -5,31 +5,26 @@ This is the only module that strings the stages together.
 
 from __future__ import annotations
 
-import copy
 import datetime
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import TypeVar, cast
+from typing import cast
 
 import SimpleITK as sitk
-import torch
 from torch import nn
 
 from DRAMLesionLib import weights
-from DRAMLesionLib.devices import pick_device
+from DRAMLesionLib.devices import on_device, pick_device
 from DRAMLesionLib.errors import Cancelled, ScanWarning, WeightsError
 from DRAMLesionLib.images import geometry
-from DRAMLesionLib.lesions import dram, segmentation
-from DRAMLesionLib.lesions import types as lesion_types
+from DRAMLesionLib.lesions import dram, segmentation, types
 from DRAMLesionLib.lesions.dram import DRAMConfig
 from DRAMLesionLib.lesions.segmentation import SegmentationConfig
-from DRAMLesionLib.lobes import Lobe, fit
-from DRAMLesionLib.lobes.providers import provide_lobes
+from DRAMLesionLib.lobes.scan import ScanLobes, find_lobes
 from DRAMLesionLib.lobes.schemes import to_lobes
-from DRAMLesionLib.memory import is_out_of_memory
 from DRAMLesionLib.networks.regression import RegressionNetwork
 from DRAMLesionLib.networks.unet import UNet3D
 from DRAMLesionLib.reading import checks
@@ -37,8 +32,6 @@ from DRAMLesionLib.report.model import Report, tabulate
 from DRAMLesionLib.report.result import LesionResult
 from DRAMLesionLib.version import __version__
 from DRAMLesionLib.vessels import masks as vessels
-
-T = TypeVar("T")
 
 Progress = Callable[[str, float], None]
 """Called with the name of the stage and the share of the whole run that is done, 0 to 1."""
@@ -91,8 +84,10 @@ class LesionPipeline:
         self.weights_folder = Path(weights_folder)
         self.lobe_provider = lobe_provider
         self._cards: list[weights.Card] = []
-        self._regression, regression_card = self._load("regression")
-        self._segmentation, segmentation_card = self._load("segmentation")
+        regression, regression_card = self._load("regression")
+        self._regression = cast(RegressionNetwork, regression)
+        final, segmentation_card = self._load("segmentation")
+        self._segmentation = cast(UNet3D, final)
         self.dram_config = weights.settings(
             self.weights_folder, regression_card, DRAMConfig, _DRAM_SETTINGS
         )
@@ -103,7 +98,7 @@ class LesionPipeline:
         self.segmentation_config = weights.settings(
             self.weights_folder, segmentation_card, SegmentationConfig, ("spacing",)
         )
-        self.reference_types = lesion_types.ReferenceTable.load(None)
+        self.reference_types = types.ReferenceTable.load(None)
 
     def run(
         self,
@@ -139,20 +134,19 @@ class LesionPipeline:
             found += checks.check_ct(ct, name)
         given = None if lobes is None else to_lobes(lobes, lobe_scheme, lobe_names)
         with clock.stage("lobes"):
-            lungs = self._find_lobes(ct, given, name, clock)
+            lungs = find_lobes(ct, given, self.lobe_provider, name, clock.tick)
             found += lungs.warnings
         with clock.stage("vessels"):
-            grid = _lung_grid(ct, lungs.lobes, self.dram_config.chunk.spacing)
-            fine_ct = geometry.resample(ct, grid, fill=geometry.AIR_HU, antialias=True)
-            fine_lobes = geometry.resample(lungs.lobes, grid, "nearest")
-            fine_vessels = self._find_vessels(fine_ct, fine_lobes, found, clock)
+            scan = dram.fine_scan(ct, lungs.lobes, self.dram_config.chunk.spacing)
+            fine_vessels = self._find_vessels(scan, found, clock)
         with clock.stage("dRAM"):
-            maps = self._on_device(
+            maps = on_device(
                 self._regression,
+                self.device,
                 lambda network, device: dram.compute_dram(
-                    cast(RegressionNetwork, network),
-                    fine_ct,
-                    fine_lobes,
+                    network,
+                    scan.ct,
+                    scan.lobes,
                     fine_vessels,
                     self.dram_config,
                     device,
@@ -161,14 +155,28 @@ class LesionPipeline:
                 found,
             )
         with clock.stage("segmentation"):
-            share, lesion_mask = self._segment(ct, lungs.lobes, fine_vessels, found, clock)
-            vessel_mask = geometry.resample(fine_vessels, ct, "labels")
-            vessel_mask = sitk.Mask(vessel_mask, lesion_mask, 0, 1)
+            lesions = on_device(
+                self._segmentation,
+                self.device,
+                lambda network, device: segmentation.find_lesions(
+                    network,
+                    ct,
+                    lungs.lungs,
+                    fine_vessels,
+                    self.segmentation_config,
+                    device,
+                    clock.tick,
+                ),
+                found,
+            )
         with clock.stage("lesion types"):
-            types = lesion_types.classify_lesions(ct, lesion_mask, self.reference_types)
+            all_vessels = geometry.resample(fine_vessels, ct, "labels")
+            typed = types.classify_lesions(ct, lesions.mask, self.reference_types, all_vessels)
+            # a voxel is one thing in the results
+            free_vessels = sitk.Mask(all_vessels, lesions.mask, 0, 1)
         with clock.stage("scores"):
-            report = self._report(ct, lungs, types, vessel_mask, found, clock)
-        return LesionResult(ct, lungs.lobes, types, vessel_mask, report, maps, share)
+            report = self._report(ct, lungs, typed, free_vessels, found, clock)
+        return LesionResult(ct, lungs.lobes, typed, free_vessels, report, maps, lesions.share)
 
     def _load(self, name: weights.NetworkName) -> tuple[nn.Module, weights.Card]:
         network, card = weights.load_network(self.weights_folder, name)
@@ -188,99 +196,33 @@ class LesionPipeline:
         self._vessels = cast(UNet3D, network)
         self._vessel_threshold = settings.threshold
 
-    def _find_lobes(
-        self, ct: sitk.Image, given: sitk.Image | None, name: str, clock: _Clock
-    ) -> _Lobes:
-        if given is not None:
-            lobes, reasons, warnings = fit.fit_lobes(given, ct)
-            result = _Lobes(lobes, "given", reasons, None, warnings)
-        else:
-            estimate = provide_lobes(ct, self.lobe_provider, clock.tick)
-            source = "estimated" if self.lobe_provider == "embedded" else self.lobe_provider
-            result = _Lobes(
-                estimate.lobes, source, {}, estimate.confidence or None, list(estimate.warnings)
-            )
-        result.warnings.extend(fit.check_lung_extent(result.lobes, ct, name))
-        return result
-
-    def _on_device(
-        self,
-        network: nn.Module,
-        work: Callable[[nn.Module, torch.device], T],
-        warnings: list[ScanWarning],
-    ) -> T:
-        """Do ``work`` on the device, or on the processor if the GPU's memory does not suffice."""
-        try:
-            return work(network, self.device)
-        except RuntimeError as error:
-            if self.device.type == "cpu" or not is_out_of_memory(error):
-                raise
-        notice = ScanWarning(
-            "gpu-memory",
-            "The memory of the GPU did not suffice; a part was computed on the processor instead, "
-            "with the same result in more time. Closing other programs that use the GPU helps.",
-        )
-        if notice not in warnings:
-            warnings.append(notice)
-        cpu = torch.device("cpu")
-        return work(copy.deepcopy(network).to(cpu), cpu)
-
     def _find_vessels(
-        self, ct: sitk.Image, lobes: sitk.Image, warnings: list[ScanWarning], clock: _Clock
+        self, scan: dram.FineScan, warnings: list[ScanWarning], clock: _Clock
     ) -> sitk.Image:
-        lungs = sitk.Cast(lobes > 0, sitk.sitkUInt8)
         if self._vessels is None:
-            return vessels.reference_vessels(ct, lungs, progress=clock.tick)
-        _, mask = self._on_device(
+            return vessels.reference_vessels(scan.ct, scan.lungs, progress=clock.tick)
+        _, mask = on_device(
             self._vessels,
+            self.device,
             lambda network, device: vessels.predict_vessels(
-                cast(UNet3D, network), ct, lungs, self._vessel_threshold, device, clock.tick
+                network, scan.ct, scan.lungs, self._vessel_threshold, device, clock.tick
             ),
             warnings,
         )
         return mask
 
-    def _segment(
-        self,
-        ct: sitk.Image,
-        lobes: sitk.Image,
-        fine_vessels: sitk.Image,
-        warnings: list[ScanWarning],
-        clock: _Clock,
-    ) -> tuple[sitk.Image, sitk.Image]:
-        """Return the lesion probability on the working grid and the mask on the CT's grid."""
-        config = self.segmentation_config
-        grid = geometry.working_grid(ct, config.spacing)
-        coarse_ct = geometry.resample(ct, grid, fill=geometry.AIR_HU, antialias=True)
-        lungs = geometry.resample(sitk.Cast(lobes > 0, sitk.sitkUInt8), grid, "nearest")
-        probabilities = self._on_device(
-            self._segmentation,
-            lambda network, device: segmentation.segment(
-                cast(UNet3D, network), coarse_ct, lungs, config, device, clock.tick
-            ),
-            warnings,
-        )
-        known = geometry.array(geometry.resample(fine_vessels, grid, "labels")) > 0
-        margin = segmentation.lesion_margin(probabilities)
-        margin = segmentation.surer_at_cut_ends(margin, geometry.array(lungs) > 0, config)
-        margin = segmentation.drop_false_components(margin, known, config)
-        lesion = geometry.resample(geometry.image_like(margin, grid), ct, fill=-1.0) > 0
-        mask = sitk.Mask(sitk.Cast(lesion, sitk.sitkUInt8), sitk.Cast(lobes > 0, sitk.sitkUInt8))
-        share = geometry.image_like(probabilities[segmentation.LESION], grid)
-        return share, mask
-
     def _report(
         self,
         ct: sitk.Image,
-        lungs: _Lobes,
-        types: sitk.Image,
+        lungs: ScanLobes,
+        typed: sitk.Image,
         vessel_mask: sitk.Image,
         warnings: list[ScanWarning],
         clock: _Clock,
     ) -> Report:
         rows, totals = tabulate(
             sitk.GetArrayViewFromImage(lungs.lobes),
-            sitk.GetArrayViewFromImage(types),
+            sitk.GetArrayViewFromImage(typed),
             geometry.voxel_ml(ct),
             lungs.not_assessable,
             lungs.confidence,
@@ -313,17 +255,6 @@ class LesionPipeline:
         )
 
 
-@dataclass
-class _Lobes:
-    """Lobes on the CT's grid and what is known about them."""
-
-    lobes: sitk.Image
-    source: str
-    not_assessable: dict[Lobe, str]
-    confidence: dict[Lobe, float] | None
-    warnings: list[ScanWarning]
-
-
 class _Clock:
     """Times the stages, reports progress and asks whether to stop."""
 
@@ -352,13 +283,3 @@ class _Clock:
         if self._progress is not None:
             done = self._before + STAGES[self._stage] * fraction
             self._progress(self._stage, done / sum(STAGES.values()))
-
-
-def _lung_grid(ct: sitk.Image, lobes: sitk.Image, spacing: float) -> sitk.Image:
-    """Return the working grid around the lungs, a few millimetres of chest wall included."""
-    shape = sitk.LabelShapeStatisticsImageFilter()
-    shape.ComputePerimeterOff()
-    shape.Execute(sitk.Cast(lobes > 0, sitk.sitkUInt8))
-    box = shape.GetBoundingBox(1)
-    region = sitk.RegionOfInterest(lobes, box[3:], box[:3])
-    return geometry.working_grid(region, spacing, margin=3 * spacing)

@@ -53,6 +53,24 @@ class DRAMConfig:
 
 
 @dataclass(frozen=True)
+class FineScan:
+    """A scan on the working grid of vessels and dRAM, around its lungs.
+
+    Attributes:
+        ct: HU.
+        lobes: Lobe labels.
+    """
+
+    ct: sitk.Image
+    lobes: sitk.Image
+
+    @property
+    def lungs(self) -> sitk.Image:
+        """Mask of all lobes."""
+        return sitk.Cast(self.lobes > 0, sitk.sitkUInt8)
+
+
+@dataclass(frozen=True)
 class DRAM:
     """The maps of a scan.
 
@@ -65,6 +83,26 @@ class DRAM:
     dram: sitk.Image
     refined: sitk.Image
     fractions: dict[Lobe, float]
+
+
+def fine_scan(ct: sitk.Image, lobes: sitk.Image, spacing: float) -> FineScan:
+    """Bring a scan to the working grid around its lungs, a bit of chest wall included.
+
+    Args:
+        ct: HU, any orientation.
+        lobes: Lobe labels on the same grid, at least one voxel.
+        spacing: Edge of a voxel of the working grid in mm.
+    """
+    shape = sitk.LabelShapeStatisticsImageFilter()
+    shape.ComputePerimeterOff()
+    shape.Execute(sitk.Cast(lobes > 0, sitk.sitkUInt8))
+    box = shape.GetBoundingBox(1)
+    region = sitk.RegionOfInterest(lobes, box[3:], box[:3])
+    grid = geometry.working_grid(region, spacing, margin=3 * spacing)
+    return FineScan(
+        geometry.resample(ct, grid, fill=geometry.AIR_HU, antialias=True),
+        geometry.resample(lobes, grid, "nearest"),
+    )
 
 
 def compute_dram(

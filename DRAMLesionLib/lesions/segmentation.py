@@ -88,6 +88,52 @@ def segment(
     return probabilities
 
 
+@dataclass(frozen=True)
+class Lesions:
+    """What the final network finds in a scan.
+
+    Attributes:
+        mask: uint8 on the grid of the CT, inside the lungs.
+        share: Softmax probability of lesion, float32 on the working grid.
+    """
+
+    mask: sitk.Image
+    share: sitk.Image
+
+
+def find_lesions(
+    network: UNet3D,
+    ct: sitk.Image,
+    lungs: sitk.Image,
+    vessels: sitk.Image,
+    config: SegmentationConfig,
+    device: torch.device | None = None,
+    progress: Progress | None = None,
+) -> Lesions:
+    """Find the lesions of a scan.
+
+    Args:
+        network: As for :func:`segment`.
+        ct: HU, any orientation.
+        lungs: uint8 mask on the same grid; lesions end where it ends.
+        vessels: Mask of the vessel stage on any grid.
+        config: Settings.
+        device: Where the network is.
+        progress: Called with the share done, 0 to 1.
+    """
+    grid = geometry.working_grid(ct, config.spacing)
+    coarse_ct = geometry.resample(ct, grid, fill=geometry.AIR_HU, antialias=True)
+    coarse_lungs = geometry.resample(lungs, grid, "nearest")
+    probabilities = segment(network, coarse_ct, coarse_lungs, config, device, progress)
+    known = geometry.array(geometry.resample(vessels, grid, "labels")) > 0
+    margin = lesion_margin(probabilities)
+    margin = surer_at_cut_ends(margin, geometry.array(coarse_lungs) > 0, config)
+    margin = drop_false_components(margin, known, config)
+    lesion = geometry.resample(geometry.image_like(margin, grid), ct, fill=-1.0) > 0
+    mask = sitk.Mask(sitk.Cast(lesion, sitk.sitkUInt8), lungs)
+    return Lesions(mask, geometry.image_like(probabilities[LESION], grid))
+
+
 def lesion_margin(probabilities: np.ndarray) -> np.ndarray:
     """Return by how much lesion is the most probable class, (k, j, i) in [-1, 1].
 

@@ -1,8 +1,10 @@
-"""Ground glass, consolidation or mixed: the type of every connected lesion (METHOD section 6).
+"""Ground glass, consolidation or mixed: the type of every voxel of a lesion (METHOD section 6).
 
-The paper's way without training (its section III-B6): the HU of a component are taken for a
-Gaussian; of the K reference components that are nearest in volume, the N with the smallest
-Kullback-Leibler divergence vote, the nearer the heavier.
+The paper's way without training (its section III-B6) takes the HU of a lesion for a Gaussian and
+lets the references vote that are nearest by Kullback-Leibler divergence, the nearer the heavier. A
+lung in COVID-19 often has one lesion that holds all types, so the Gaussian here is that of a
+voxel's surroundings within the lesion, and each voxel gets its own vote. Surroundings are of one
+size, so the paper's shortlist by volume falls away.
 """
 
 from __future__ import annotations
@@ -19,19 +21,20 @@ import numpy as np
 import SimpleITK as sitk
 from scipy import ndimage
 
-from DRAMLesionLib import writing
 from DRAMLesionLib.errors import InputError, WeightsError
-from DRAMLesionLib.images.boxes import Slices, bounding_box
-from DRAMLesionLib.images.geometry import image_like, same_grid, voxel_ml
+from DRAMLesionLib.images import geometry
+from DRAMLesionLib.images.boxes import bounding_box
+from DRAMLesionLib.writing import write_text
 
 SHIPPED_TABLE = Path(__file__).with_name("types.json")
 
 FORMAT = "dramlesion-lesion-types"
-VERSION = 1
-FIELDS = ("volume_ml", "mean_hu", "sd_hu", "type")
+VERSION = 2
+FIELDS = ("mean_hu", "sd_hu", "type")
 
-CHUNK = 4096
-"""Components compared with the table at a time, so that memory does not grow with their number."""
+_MEANS = np.arange(-1000.0, 201.0, 10.0)
+_SDS = np.arange(0.0, 401.0, 10.0)
+"""Means and standard deviations for which the vote is held once and for all."""
 
 
 class LesionType(IntEnum):
@@ -47,58 +50,41 @@ class TypeConfig:
     """Parameters of the vote.
 
     Attributes:
-        shortlist: The paper's K, reference components nearest in volume.
-        voters: The paper's N, those of the K with the smallest divergence. The nearest votes with
+        spacing: Isotropic voxel size in mm at which surroundings are looked at; those of thick
+            slices and of thin ones are then alike.
+        window_mm: Edge of the cube around a voxel whose HU are its surroundings.
+        rim_mm: What lies so near to the outside of a lesion, or to a vessel, holds a part of
+            something else and is left out of surroundings that hold anything more.
+        smooth_mm: Edge of the cube in which the most frequent type wins, so that islands vanish.
+        voters: The paper's N, references with the smallest divergence. The nearest votes with
             weight N, the last with weight 1.
-        min_sd_hu: Standard deviations count as at least this. Without it a component of a few
-            equal voxels would be infinitely far from everything.
-        ground_glass_share: A reference component is ground glass where at least this share of its
-            voxels is.
-        consolidation_share: And consolidation where at least this share is; less, since lung mixes
-            into the rim of every consolidation. All others are mixed.
-        dense_hu: From here on a voxel is consolidation, where nobody has said what it is.
+        min_sd_hu: Standard deviations count as at least this. Without it surroundings of equal
+            voxels would be infinitely far from everything.
+        ground_glass_share: A whole lesion is ground glass where at least this share of it is.
+        consolidation_share: And consolidation where at least this share is; all others are mixed.
     """
 
-    shortlist: int = 10
+    spacing: float = 1.5
+    window_mm: float = 10.5
+    rim_mm: float = 3.0
+    smooth_mm: float = 16.5
     voters: int = 5
     min_sd_hu: float = 20.0
     ground_glass_share: float = 0.85
     consolidation_share: float = 0.6
-    dense_hu: float = -300.0
-
-
-@dataclass(frozen=True)
-class Components:
-    """Connected components of a lesion mask and their statistics.
-
-    Attributes:
-        labels: int32 (k, j, i) inside ``box``: 0 or 1 + the place of the component in the rest.
-        box: The part of the mask that holds all components.
-        volume_ml: Volume of each.
-        mean_hu: Mean of its HU.
-        sd_hu: Standard deviation of its HU (of the population, not estimated from a sample).
-    """
-
-    labels: np.ndarray
-    box: Slices
-    volume_ml: np.ndarray
-    mean_hu: np.ndarray
-    sd_hu: np.ndarray
 
 
 @dataclass(frozen=True)
 class ReferenceTable:
-    """Labelled components that unknown ones are compared with.
+    """Surroundings of known type that unknown ones are compared with.
 
     Attributes:
-        volume_ml: Volume of each component, above 0.
         mean_hu: Mean HU of each.
         sd_hu: Standard deviation of the HU of each, 0 or more.
         types: :class:`LesionType` of each.
-        source: What the components come from, one line for the report.
+        source: What they come from, one line for the report.
     """
 
-    volume_ml: np.ndarray
     mean_hu: np.ndarray
     sd_hu: np.ndarray
     types: np.ndarray
@@ -108,28 +94,26 @@ class ReferenceTable:
         return len(self.types)
 
     @classmethod
-    def from_components(
-        cls, rows: Iterable[tuple[float, float, float, int]], source: str
-    ) -> ReferenceTable:
-        """Make a table of (volume in ml, mean HU, sd of HU, type) rows.
+    def from_rows(cls, rows: Iterable[tuple[float, float, int]], source: str) -> ReferenceTable:
+        """Make a table of (mean HU, sd of HU, type) rows.
 
         Raises:
             WeightsError: No row, or a row that no lesion can have; the message names it.
         """
         checked = [_checked_row(row, place) for place, row in enumerate(rows, start=1)]
         if not checked:
-            msg = "a table of reference lesions needs at least one component, this one has none"
+            msg = "a table of reference lesions needs at least one row, this one has none"
             raise WeightsError(msg)
-        volume, mean, sd, types = (np.array(column) for column in zip(*checked, strict=True))
-        return cls(volume, mean, sd, types.astype(np.uint8), source)
+        mean, sd, types = (np.array(column) for column in zip(*checked, strict=True))
+        return cls(mean, sd, types.astype(np.uint8), source)
 
     @classmethod
     def load(cls, path: Path | str | None = None) -> ReferenceTable:
         """Read a table from JSON; the shipped one without a ``path``.
 
         Raises:
-            WeightsError: The file is missing, no JSON, of another kind or version, or holds a
-                component that no lesion can have.
+            WeightsError: The file is missing, no JSON, of another kind or version, or holds a row
+                that no lesion can have.
         """
         file = SHIPPED_TABLE if path is None else Path(path)
         try:
@@ -141,42 +125,53 @@ class ReferenceTable:
             msg = f"the table of reference lesions {file.name} is not JSON: {error}"
             raise WeightsError(msg) from error
         _check_head(content, file.name)
-        return cls.from_components(
-            (tuple(row) if isinstance(row, list) else (row,) for row in content["components"]),
+        return cls.from_rows(
+            (tuple(row) if isinstance(row, list) else (row,) for row in content["rows"]),
             str(content.get("source", "")),
         )
 
     def save(self, path: Path | str) -> None:
-        """Write the table as JSON, one component a line.
-
-        Raises:
-            OutputError: If it cannot be written.
-        """
-        rows = zip(self.volume_ml, self.mean_hu, self.sd_hu, self.types, strict=True)
-        lines = ",\n".join(
-            f"  [{volume:.6g}, {mean:.1f}, {sd:.1f}, {int(kind)}]"
-            for volume, mean, sd, kind in rows
-        )
+        """Write the table as JSON, one row a line."""
+        rows = zip(self.mean_hu, self.sd_hu, self.types, strict=True)
+        lines = ",\n".join(f"  [{mean:.1f}, {sd:.1f}, {int(kind)}]" for mean, sd, kind in rows)
         head = {"format": FORMAT, "version": VERSION, "source": self.source, "fields": FIELDS}
-        text = json.dumps(head, indent=1)[:-2] + ',\n "components": [\n' + lines + "\n ]\n}\n"
-        writing.write_text(text, path)
+        text = json.dumps(head, indent=1)[:-2] + ',\n "rows": [\n' + lines + "\n ]\n}\n"
+        write_text(text, path)
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """The lesion around each voxel of a working grid.
+
+    Attributes:
+        grid: Empty image; only its geometry matters.
+        lesion: (k, j, i) bool, lesion on that grid.
+        mean_hu: (k, j, i) float32, mean HU of the lesion around each voxel; NaN where there is
+            none.
+        sd_hu: Standard deviation of the same.
+    """
+
+    grid: sitk.Image
+    lesion: np.ndarray
+    mean_hu: np.ndarray
+    sd_hu: np.ndarray
 
 
 def classify_lesions(
     ct: sitk.Image,
     lesions: sitk.Image,
     table: ReferenceTable | None = None,
-    exclude: sitk.Image | None = None,
+    vessels: sitk.Image | None = None,
     config: TypeConfig | None = None,
 ) -> sitk.Image:
-    """Give every connected lesion one type.
+    """Give every voxel of the lesions a type.
 
     Args:
         ct: CT in HU.
         lesions: Lesion mask on the same grid, not 0 inside.
-        table: Reference components; the shipped ones by default.
-        exclude: Vessels on the same grid, left out of the statistics: they shine through ground
-            glass and would make it look mixed. The table must be made the same way.
+        table: References; the shipped ones by default.
+        vessels: Vessel mask on the same grid, those within lesions included. They are left out of
+            the surroundings: shining through ground glass they would make it look mixed.
         config: Numbers of the vote.
 
     Returns:
@@ -187,62 +182,79 @@ def classify_lesions(
         WeightsError: The shipped table is damaged.
     """
     config = config or TypeConfig()
-    found = find_components(ct, lesions, exclude)
-    types = np.zeros(lesions.GetSize()[::-1], dtype=np.uint8)
-    if len(found.volume_ml):
-        votes = vote_types(found, table or ReferenceTable.load(), config)
-        types[found.box] = np.concatenate(([0], votes)).astype(np.uint8)[found.labels]
-    return image_like(types, lesions)
+    _check_grids(ct, lesions, vessels)
+    mask = sitk.GetArrayViewFromImage(lesions) != 0
+    types = np.zeros(mask.shape, dtype=np.uint8)
+    if not mask.any():
+        return geometry.image_like(types, lesions)
+    box = bounding_box(mask)
+    around = surroundings(ct, lesions, vessels, config)
+    voted = _looked_up(around, vote_table(table or ReferenceTable.load(), config))
+    part = _crop(lesions, box)
+    types[box] = _smoothed(voted, around, part, config) * mask[box]
+    return geometry.image_like(types, lesions)
 
 
-def find_components(
-    ct: sitk.Image, lesions: sitk.Image, exclude: sitk.Image | None = None
-) -> Components:
-    """Return the components of a lesion mask, voxels touching at corners included.
+def surroundings(
+    ct: sitk.Image,
+    lesions: sitk.Image,
+    vessels: sitk.Image | None = None,
+    config: TypeConfig | None = None,
+) -> Surroundings:
+    """Return mean and spread of the HU of the lesion around each voxel.
 
     Args:
         ct: CT in HU.
-        lesions: Lesion mask on the same grid, not 0 inside.
-        exclude: Vessels on the same grid; they count for the volume of a component, not for its
-            HU, unless there is nothing else in it.
-
-    Raises:
-        InputError: The grids differ.
-    """
-    for name, image in (("lesion", lesions), ("vessel", exclude)):
-        if image is not None and not same_grid(ct, image):
-            msg = f"the {name} mask lies on another grid than the CT; resample it to the CT first"
-            raise InputError(msg)
-    mask = sitk.GetArrayViewFromImage(lesions) != 0
-    box = bounding_box(mask)
-    labels, count = ndimage.label(mask[box], structure=np.ones((3, 3, 3)))
-    flat = labels.ravel()
-    inside = np.flatnonzero(flat)
-    owner = flat[inside] - 1
-    size = np.bincount(owner, minlength=count)
-    hu = sitk.GetArrayViewFromImage(ct)[box].ravel()[inside].astype(np.float64)
-    weight = np.ones(len(inside))
-    if exclude is not None:
-        weight[sitk.GetArrayViewFromImage(exclude)[box].ravel()[inside] != 0] = 0.0
-        nothing_else = np.bincount(owner, weight, minlength=count) == 0
-        weight[nothing_else[owner]] = 1.0
-    mean, sd = _moments(owner, hu, weight, count)
-    return Components(labels, box, size * voxel_ml(ct), mean, sd)
-
-
-def vote_types(
-    components: Components, table: ReferenceTable, config: TypeConfig | None = None
-) -> np.ndarray:
-    """Return the :class:`LesionType` value of each component (n,), by rank-weighted vote.
-
-    Ties in volume, divergence or votes go to the earlier row of the table or the smaller value.
+        lesions: Lesion mask on the same grid, with at least one voxel inside.
+        vessels: As for :func:`classify_lesions`.
+        config: Says how large surroundings are.
     """
     config = config or TypeConfig()
-    votes = [
-        _vote(slice(start, start + CHUNK), components, table, config)
-        for start in range(0, len(components.volume_ml), CHUNK)
-    ]
-    return np.concatenate(votes) if votes else np.zeros(0, dtype=np.uint8)
+    box = bounding_box(sitk.GetArrayViewFromImage(lesions) != 0)
+    part = _crop(lesions, box)
+    grid = geometry.working_grid(part, config.spacing, margin=config.window_mm)
+    hu = geometry.array(geometry.resample(ct, grid, fill=geometry.AIR_HU, antialias=True))
+    inside = sitk.Cast(part != 0, sitk.sitkUInt8)
+    lesion = geometry.array(geometry.resample(inside, grid, "labels")) > 0
+    # a lesion smaller than a voxel of this grid has no majority anywhere
+    lesion |= geometry.array(geometry.resample(inside, grid, "nearest")) > 0
+    core = lesion
+    if vessels is not None:
+        bright = sitk.Cast(vessels != 0, sitk.sitkUInt8)
+        core = core & (geometry.array(geometry.resample(bright, grid, "labels")) == 0)
+    core = ndimage.binary_erosion(core, iterations=max(1, round(config.rim_mm / config.spacing)))
+    mean, sd = _local_moments(hu, core, config)
+    for wider in (lesion, ndimage.binary_dilation(lesion, iterations=2)):
+        lacking = np.isnan(mean)
+        if not (lacking & lesion).any():
+            break
+        more = _local_moments(hu, wider, config)
+        mean, sd = np.where(lacking, more[0], mean), np.where(lacking, more[1], sd)
+    return Surroundings(grid, lesion, mean, sd)
+
+
+def vote_table(table: ReferenceTable, config: TypeConfig | None = None) -> np.ndarray:
+    """Hold the rank-weighted vote for every pair of mean and standard deviation.
+
+    Ties in divergence or votes go to the earlier row of the table or the smaller value.
+
+    Returns:
+        uint8 of shape (means, standard deviations): :class:`LesionType` values.
+    """
+    config = config or TypeConfig()
+    means, sds = np.meshgrid(_MEANS, _SDS, indexing="ij")
+    divergence = kl_divergence(
+        means.ravel()[:, None],
+        np.maximum(sds.ravel()[:, None], config.min_sd_hu),
+        table.mean_hu,
+        np.maximum(table.sd_hu, config.min_sd_hu),
+    )
+    order = np.argsort(divergence, axis=1, kind="stable")[:, : config.voters]
+    voters = table.types[order]
+    # weights by rank: N for the nearest, 1 for the last
+    weights = np.arange(voters.shape[1], 0, -1)
+    totals = np.stack([(weights * (voters == kind)).sum(axis=1) for kind in LesionType], axis=1)
+    return (np.argmax(totals, axis=1) + 1).astype(np.uint8).reshape(means.shape)
 
 
 def kl_divergence(
@@ -251,8 +263,8 @@ def kl_divergence(
     """Return the divergence of Gaussian p from Gaussian q (eq. 6 of the paper), 0 or more.
 
     In the paper's symbols p is N(mu_1, sigma_1) and q is N(mu_2, sigma_2), as the formula has it;
-    the sentence below the formula swaps the two names. Here p is the component in question and q
-    the reference, so that a wide (mixed) reference is near to a narrow component, not the reverse.
+    the sentence below the formula swaps the two names. Here p is the lesion in question and q the
+    reference, so that a wide (mixed) reference is near to a narrow lesion, not the reverse.
     """
     ratio = (sd_p**2 + (mean_p - mean_q) ** 2) / (2.0 * sd_q**2)
     return np.log(sd_q / sd_p) + ratio - 0.5
@@ -261,59 +273,41 @@ def kl_divergence(
 def reference_rows(
     ct: sitk.Image,
     types: sitk.Image,
-    exclude: sitk.Image | None = None,
+    vessels: sitk.Image | None = None,
     config: TypeConfig | None = None,
-) -> list[tuple[float, float, float, int]]:
-    """Return rows for a reference table from a CT whose lesions are known voxel by voxel.
+) -> np.ndarray:
+    """Return rows for a reference table from a CT whose lesions are typed voxel by voxel.
 
     Args:
         ct: CT in HU.
-        types: :class:`LesionType` map on the same grid, 0 where there is no lesion; by hand or
-            from :func:`types_by_density`.
-        exclude: Vessels, as for :func:`classify_lesions`.
-        config: Says which shares make a component ground glass, consolidation or mixed.
+        types: :class:`LesionType` map on the same grid, 0 where there is no lesion.
+        vessels: As for :func:`classify_lesions`.
+        config: Says how large surroundings are.
 
     Returns:
-        One (volume in ml, mean HU, sd of HU, type) for each connected component.
+        (n, 3) float: mean HU, standard deviation and type of each voxel of a working grid.
 
     Raises:
         InputError: The grids differ, or the map holds values that are no lesion type.
     """
     config = config or TypeConfig()
-    found = find_components(ct, types, exclude)
-    kinds = sitk.GetArrayViewFromImage(types)[found.box]
-    if kinds.size and not 0 <= kinds.min() <= kinds.max() <= max(LesionType):
-        msg = f"a map of lesion types holds 0 to {max(LesionType)}, not {kinds.min()}–{kinds.max()}"
+    _check_grids(ct, types, vessels)
+    kinds = sitk.GetArrayViewFromImage(types)
+    low, high = int(kinds.min()), int(kinds.max())
+    if low < 0 or high > max(LesionType):
+        msg = f"a map of lesion types holds 0 to {max(LesionType)}, not {low}–{high}"
         raise InputError(msg)
-    count = len(found.volume_ml)
-    width = max(LesionType) + 1
-    cells = found.labels.ravel() * width + kinds.ravel().astype(np.int64)
-    voxels = np.bincount(cells, minlength=(count + 1) * width).reshape(-1, width)[1:]
-    return [
-        (float(volume), float(mean), float(sd), int(_type_of(cell, config)))
-        for volume, mean, sd, cell in zip(
-            found.volume_ml, found.mean_hu, found.sd_hu, voxels, strict=True
-        )
-    ]
+    if high == 0:
+        return np.zeros((0, 3))
+    around = surroundings(ct, types, vessels, config)
+    known = geometry.array(geometry.resample(types, around.grid, "nearest"))
+    here = around.lesion & (known > 0) & np.isfinite(around.mean_hu)
+    return np.stack([around.mean_hu[here], around.sd_hu[here], known[here]], axis=1)
 
 
-def types_by_density(
-    ct: sitk.Image, lesions: sitk.Image, config: TypeConfig | None = None
-) -> sitk.Image:
-    """Return ground glass and consolidation voxel by voxel, told apart by the HU around them.
-
-    For reference lesions of which only the outline is known.
-    """
+def type_of_lesion(voxels: np.ndarray, config: TypeConfig | None = None) -> LesionType:
+    """Return the type of a whole lesion from its voxels (4,) of no type, 1, 2 and 3."""
     config = config or TypeConfig()
-    hu = sitk.Cast(ct, sitk.sitkFloat32)
-    # the mean of 3 x 3 x 3 voxels, so that noise does not make ground glass look mixed
-    dense = sitk.BoxMean(hu, (1, 1, 1)) >= config.dense_hu
-    inside = lesions != 0
-    return sitk.Cast(inside, sitk.sitkUInt8) + sitk.Cast(inside & dense, sitk.sitkUInt8)
-
-
-def _type_of(voxels: np.ndarray, config: TypeConfig) -> LesionType:
-    """Return the type of a component from its voxels (4,) of no type, 1, 2 and 3."""
     share = voxels / voxels.sum()
     if share[LesionType.GROUND_GLASS] >= config.ground_glass_share:
         return LesionType.GROUND_GLASS
@@ -322,36 +316,62 @@ def _type_of(voxels: np.ndarray, config: TypeConfig) -> LesionType:
     return LesionType.MIXED
 
 
-def _vote(
-    part: slice, components: Components, table: ReferenceTable, config: TypeConfig
-) -> np.ndarray:
-    # K nearest in volume
-    distance = np.abs(components.volume_ml[part, None] - table.volume_ml[None])
-    near = np.argsort(distance, axis=1, kind="stable")[:, : config.shortlist]
-    # N of them nearest by divergence
-    divergence = kl_divergence(
-        components.mean_hu[part, None],
-        np.maximum(components.sd_hu[part, None], config.min_sd_hu),
-        table.mean_hu[near],
-        np.maximum(table.sd_hu[near], config.min_sd_hu),
-    )
-    order = np.argsort(divergence, axis=1, kind="stable")[:, : config.voters]
-    voters = table.types[np.take_along_axis(near, order, axis=1)]
-    # weights by rank: N for the nearest, 1 for the last
-    weights = np.arange(voters.shape[1], 0, -1)
-    totals = np.stack([(weights * (voters == kind)).sum(axis=1) for kind in LesionType], axis=1)
-    return (np.argmax(totals, axis=1) + 1).astype(np.uint8)
+def _check_grids(ct: sitk.Image, lesions: sitk.Image, vessels: sitk.Image | None) -> None:
+    for name, image in (("lesion", lesions), ("vessel", vessels)):
+        if image is not None and not geometry.same_grid(ct, image):
+            msg = f"the {name} mask lies on another grid than the CT; resample it to the CT first"
+            raise InputError(msg)
 
 
-def _moments(
-    owner: np.ndarray, hu: np.ndarray, weight: np.ndarray, count: int
+def _crop(image: sitk.Image, box: tuple[slice, ...]) -> sitk.Image:
+    start = [part.start for part in reversed(box)]
+    size = [part.stop - part.start for part in reversed(box)]
+    return sitk.RegionOfInterest(image, size, start)
+
+
+def _odd(millimetres: float, config: TypeConfig) -> int:
+    """Return an odd number of voxels, at least 3."""
+    return max(3, 2 * round((millimetres / config.spacing - 1) / 2) + 1)
+
+
+def _local_moments(
+    hu: np.ndarray, core: np.ndarray, config: TypeConfig
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return weighted mean and standard deviation (count,) of the values of each owner."""
-    total = np.bincount(owner, weight, minlength=count)
-    mean = np.bincount(owner, weight * hu, minlength=count) / total
-    # second pass around the mean: squares of raw HU would cancel
-    variance = np.bincount(owner, weight * (hu - mean[owner]) ** 2, minlength=count) / total
-    return mean, np.sqrt(variance)
+    """Return mean and standard deviation of the HU of ``core`` in the cube around each voxel."""
+    edge = _odd(config.window_mm, config)
+    share = ndimage.uniform_filter(core.astype(np.float32), edge)
+    # about the middle of a lesion's range: squares of raw HU would cancel
+    shifted = np.where(core, hu + 400.0, 0.0).astype(np.float64)
+    known = share > 0.5 / edge**3
+    count = np.where(known, share, np.nan)
+    mean = ndimage.uniform_filter(shifted, edge) / count
+    variance = ndimage.uniform_filter(shifted**2, edge) / count - mean**2
+    return (mean - 400.0).astype(np.float32), np.sqrt(np.maximum(variance, 0.0)).astype(np.float32)
+
+
+def _looked_up(around: Surroundings, votes: np.ndarray) -> np.ndarray:
+    """Return the type (k, j, i) that the surroundings of each voxel of lesion vote for."""
+    here = around.lesion
+    types = np.zeros(here.shape, dtype=np.uint8)
+    mean = np.clip(np.rint((around.mean_hu[here] - _MEANS[0]) / 10.0), 0, len(_MEANS) - 1)
+    sd = np.clip(np.rint(around.sd_hu[here] / 10.0), 0, len(_SDS) - 1)
+    types[here] = votes[mean.astype(int), sd.astype(int)]
+    return types
+
+
+def _smoothed(
+    types: np.ndarray, around: Surroundings, part: sitk.Image, config: TypeConfig
+) -> np.ndarray:
+    """Return the most frequent type around each voxel of ``part``, on its grid."""
+    edge = _odd(config.smooth_mm, config)
+    best = np.zeros(part.GetSize()[::-1], dtype=np.float32)
+    winner = np.zeros(best.shape, dtype=np.uint8)
+    for kind in LesionType:
+        share = ndimage.uniform_filter((types == kind).astype(np.float32), edge)
+        fine = geometry.array(geometry.resample(geometry.image_like(share, around.grid), part))
+        larger = fine > best + 1e-6
+        winner[larger], best[larger] = kind, fine[larger]
+    return winner
 
 
 def _check_head(content: Any, name: str) -> None:
@@ -364,23 +384,23 @@ def _check_head(content: Any, name: str) -> None:
             f"this program reads version {VERSION}; make the table again"
         )
         raise WeightsError(msg)
-    if not isinstance(content.get("components"), list):
-        msg = f"the table of reference lesions {name} has no list 'components'"
+    if not isinstance(content.get("rows"), list):
+        msg = f"the table of reference lesions {name} has no list 'rows'"
         raise WeightsError(msg)
 
 
-def _checked_row(row: tuple[Any, ...], place: int) -> tuple[float, float, float, int]:
+def _checked_row(row: tuple[Any, ...], place: int) -> tuple[float, float, int]:
     """Return the row with plain numbers, or say what is wrong with it."""
     wanted = ", ".join(FIELDS)
     numbers = [v for v in row if isinstance(v, (int, float, np.number)) and math.isfinite(v)]
     if len(row) != len(FIELDS) or len(numbers) != len(FIELDS):
-        msg = f"reference lesion {place} must be four numbers ({wanted}), not {list(row)}"
+        msg = f"reference {place} must be three numbers ({wanted}), not {list(row)}"
         raise WeightsError(msg)
-    volume, mean, sd, kind = numbers
-    if volume <= 0 or sd < 0 or kind not in tuple(LesionType):
+    mean, sd, kind = numbers
+    if sd < 0 or kind not in tuple(LesionType):
         msg = (
-            f"reference lesion {place} ({wanted} = {list(row)}) needs a volume above 0, a standard "
-            f"deviation of at least 0 and a type of {', '.join(str(int(t)) for t in LesionType)}"
+            f"reference {place} ({wanted} = {list(row)}) needs a standard deviation of at least 0 "
+            f"and a type of {', '.join(str(int(t)) for t in LesionType)}"
         )
         raise WeightsError(msg)
-    return float(volume), float(mean), float(sd), int(kind)
+    return float(mean), float(sd), int(kind)
