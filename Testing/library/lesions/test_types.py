@@ -128,7 +128,7 @@ def test_surroundings_against_plain_numbers():
 def test_rim_and_vessels_do_not_count():
     shape = (40, 40, 40)
     lesion = ball((20, 20, 20), 12, shape)
-    core = ball((20, 20, 20), 10, shape)
+    core = ball((20, 20, 20), 11, shape)
     hu = np.where(lesion, np.where(core, -600.0, -800.0), -870.0).astype(np.float32)
     vessel = np.zeros(shape, bool)
     vessel[:, 19:21, 19:21] = True
