@@ -99,20 +99,30 @@ def read_segmentation(path: Path) -> tuple[sitk.Image, list[ScanWarning]]:
     Raises:
         InputError: If it is no SEG, is damaged, or its frames make no volume.
     """
+    try:
+        with quiet_parser():
+            return _read(path)
+    except (InputError, MemoryError):
+        raise
+    except Exception as error:  # values are parsed when they are asked for, and fail in many ways
+        message = f"{path} is damaged: copy or export it again"
+        raise InputError(message) from error
+
+
+def _read(path: Path) -> tuple[sitk.Image, list[ScanWarning]]:
     dataset, syntax = _open(path)
     kind = str(dataset.get("SegmentationType", "")).upper()
     if kind not in ("BINARY", "FRACTIONAL", "LABELMAP"):
         message = f"{path} is a DICOM segmentation of an unknown type ({shown(kind[:20])})"
         raise InputError(message)
     try:
-        with quiet_parser():
-            segments = {
-                number: item
-                for item in dataset.SegmentSequence
-                if (number := int(item.SegmentNumber)) > 0
-            }
-            groups = _groups(dataset)
-            owners = [] if kind == "LABELMAP" else [_owner(group) for group in groups]
+        segments = {
+            number: item
+            for item in dataset.SegmentSequence
+            if (number := int(item.SegmentNumber)) > 0
+        }
+        groups = _groups(dataset)
+        owners = [] if kind == "LABELMAP" else [_owner(group) for group in groups]
     except (AttributeError, KeyError, IndexError, TypeError, ValueError) as error:
         message = f"{path} is damaged: it does not say what its frames show; export it again"
         raise InputError(message) from error
@@ -149,7 +159,8 @@ def _is_seg(path: Path) -> bool:
             return False
         with path.open("rb") as file:
             dataset, *_ = open_dataset(file, _MAX_INFLATED, [_TAG_SOP_CLASS])
-        return str(dataset.get("SOPClassUID", "")) in (SEGMENTATION, LABEL_MAP)
+        with quiet_parser():
+            return str(dataset.get("SOPClassUID", "")) in (SEGMENTATION, LABEL_MAP)
     except Exception:  # whatever a parser meets in damaged bytes: another file of the folder
         return False
 
@@ -215,11 +226,10 @@ def _grid(path: Path, dataset: Dataset, groups: list[list[Dataset]]) -> _Grid:
         InputError: If a frame does not say where it lies, or they make no regular volume.
     """
     try:
-        with quiet_parser():
-            cosines = _numbers(groups, "PlaneOrientationSequence", "ImageOrientationPatient", 6)
-            positions = _numbers(groups, "PlanePositionSequence", "ImagePositionPatient", 3)
-            pixels = _numbers(groups, "PixelMeasuresSequence", "PixelSpacing", 2)
-            told = _told_distance(groups)
+        cosines = _numbers(groups, "PlaneOrientationSequence", "ImageOrientationPatient", 6)
+        positions = _numbers(groups, "PlanePositionSequence", "ImagePositionPatient", 3)
+        pixels = _numbers(groups, "PixelMeasuresSequence", "PixelSpacing", 2)
+        told = _told_distance(groups)
     except (StopIteration, AttributeError, KeyError, IndexError, TypeError, ValueError) as error:
         message = (
             f"{path} does not say where its frames lie in the body (position, orientation or pixel "
@@ -306,8 +316,7 @@ def _frames(path: Path, syntax: str, order: list[int]) -> Iterator[np.ndarray]:
     from pydicom.pixels import iter_pixels
 
     try:
-        with quiet_parser():
-            yield from iter_pixels(pixel_source(path, syntax), indices=order, raw=True)
+        yield from iter_pixels(pixel_source(path, syntax), indices=order, raw=True)
     except Exception as error:  # decoders fail in many ways on damaged bytes
         message = (
             f"{path} is damaged, or compressed in a way that cannot be read: export it without "
@@ -370,12 +379,11 @@ def _refuse_twice(path: Path, places: list[Any]) -> None:
 
 def _entry(item: Dataset) -> str:
     """Return what a segment is, as Slicer serialises it in its terminology tag."""
-    with quiet_parser():
-        category = _code(item, "SegmentedPropertyCategoryCodeSequence")
-        kind = _code(item, "SegmentedPropertyTypeCodeSequence")
-        modifier = _modifier(item, "SegmentedPropertyType", "SegmentedPropertyTypeModifierCode")
-        if not modifier:
-            modifier = _modifier(item, "AnatomicRegion", "AnatomicRegionModifier")
+    category = _code(item, "SegmentedPropertyCategoryCodeSequence")
+    kind = _code(item, "SegmentedPropertyTypeCodeSequence")
+    modifier = _modifier(item, "SegmentedPropertyType", "SegmentedPropertyTypeModifierCode")
+    if not modifier:
+        modifier = _modifier(item, "AnatomicRegion", "AnatomicRegionModifier")
     fields = (_CONTEXTS[0], category, kind, modifier or "^^", _CONTEXTS[1], "^^", "^^")
     return f"TerminologyEntry:{'~'.join(fields)}|"
 

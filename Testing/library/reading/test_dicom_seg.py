@@ -278,6 +278,26 @@ def test_segmentations_that_contradict_themselves(tmp_path, truth, text):
     assert str(caught.value).isprintable()
 
 
+def test_bytes_changed_anywhere_are_read_or_refused(tmp_path, truth, capfd):
+    path = write_seg(tmp_path / "seg.dcm", truth, chest.values(truth), [coded(x) for x in Lobe])
+    content = path.read_bytes()
+    rng = np.random.default_rng(7)
+    refused = []
+    for _ in range(60):
+        changed = bytearray(content)
+        for at in rng.integers(132, 12_000, 8):
+            changed[at] = rng.integers(256)
+        path.write_bytes(changed)
+        try:
+            image, _ = dicom_seg.read_segmentation(path)
+            assert image.GetDimension() == 3
+        except InputError as error:
+            refused.append(str(error))
+    assert len(refused) > 5
+    assert all(text.startswith(str(path)) for text in refused)
+    assert capfd.readouterr() == ("", "")
+
+
 def test_fields_of_segments_are_those_of_slicer(tmp_path, truth):
     path = write_seg(tmp_path / "seg.dcm", truth, chest.values(truth),
                      [coded(x, "a~lobe^|") for x in Lobe])  # fmt: skip
