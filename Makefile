@@ -1,5 +1,6 @@
 # make demo: set up and run the main job on the embedded phantom with the bundled weights
 # make test: set up and run all the tests
+# make fuzz, make chaos: damaged files, killed runs; make release-check: all of this in a fresh clone
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -7,7 +8,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 # one thread a test process: the tests run side by side
 THREADS := OMP_NUM_THREADS=1 ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS=1
 
-.PHONY: demo test bench lint clean
+.PHONY: demo test bench lint fuzz chaos release-check clean
 
 demo: $(VENV)/.library
 	$(BIN)/python -m DRAMLesionLib phantom --seed 7 --output demo-output/phantom
@@ -17,8 +18,17 @@ demo: $(VENV)/.library
 test: $(VENV)/.development
 	$(THREADS) $(BIN)/python -m pytest -n $(or $(JOBS),auto) --dist loadfile
 
-bench: $(VENV)/.development
+bench: $(VENV)/.benchmarks
 	$(BIN)/python -m Testing.benchmarks $(if $(ONLY),--only $(ONLY))
+
+fuzz: $(VENV)/.development
+	$(THREADS) $(BIN)/python -m Testing.fuzz --count $(or $(COUNT),10000) --seed $(or $(SEED),0) --jobs $(or $(JOBS),1)
+
+chaos: $(VENV)/.development
+	$(THREADS) $(BIN)/python -m Testing.chaos --kills $(or $(KILLS),100) --seed $(or $(SEED),0)
+
+release-check: $(VENV)/.development
+	$(BIN)/python -m Testing.release
 
 lint: $(VENV)/.development
 	$(BIN)/ruff check .
@@ -38,3 +48,7 @@ $(VENV)/.library: pyproject.toml constraints.txt | $(BIN)/python
 $(VENV)/.development: pyproject.toml constraints.txt | $(BIN)/python
 	$(PIP) --editable ".[training,test,lint]"
 	touch $@ $(VENV)/.library
+
+$(VENV)/.benchmarks: $(VENV)/.development
+	$(PIP) --editable ".[training,test,bench]"
+	touch $@

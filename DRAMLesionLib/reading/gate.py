@@ -25,15 +25,12 @@ FORMATS = "a NIfTI, NRRD or MetaImage file, or a folder with one DICOM series"
 
 _PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".gif", ".webp", ".pdf")
 _GZIP = b"\x1f\x8b"
-_PADDING = b"\0\r\n "
-"""What may follow the voxels; anything else tells that some were put between them."""
-
 _GZIP_BITS, _ANY_BITS = 16 + zlib.MAX_WBITS, 32 + zlib.MAX_WBITS
 _BLOCK = 1 << 22
-_SMALL, _SMALL_LABELS = 1 << 28, 1 << 30
-_MAX_RATIO, _MAX_RATIO_LABELS = 200, 900
-"""Real CTs shrink to a half or a quarter, label maps to a hundredth; what unpacks to more than so
-many times its size, and to more than the numbers of bytes above, holds next to nothing."""
+_SMALL = 1 << 28
+_MAX_RATIO = 200
+"""Real CTs shrink to a half or a quarter; what unpacks to more than so many times its size, and
+to more than the number of bytes above it, holds next to nothing."""
 
 _SPLIT = "is cut short or damaged: copy or convert it again"
 
@@ -183,16 +180,18 @@ def _check_voxels(path: Path, claim: Claim, *, labels: bool) -> None:
         raise HeaderError(message)
     length = regular(claim.data) - claim.start
     if claim.packing in ("gzip", "zlib"):
-        small, ratio = (_SMALL_LABELS, _MAX_RATIO_LABELS) if labels else (_SMALL, _MAX_RATIO)
-        if claim.length > max(small, ratio * length):
+        if not labels and claim.length > max(_SMALL, _MAX_RATIO * length):
             message = (
                 f"claims {claim.length >> 20} MB of voxels and has {max(length, 0) >> 10} kB: it "
                 "is damaged or empty; convert it again"
             )
             raise HeaderError(message)
-        length, tail = _count(claim, _unpacked(claim))
+        length = _count(claim, _unpacked(claim))
     elif claim.packing == "raw":
-        length, tail = _look_at_raw(claim, length)
+        if claim.skip == -1:
+            length = min(length, claim.length)
+        if claim.floats is not None and length >= claim.length:
+            _count(claim, _plain(claim))
     else:
         _check_digits(claim, length)
         return
@@ -203,23 +202,12 @@ def _check_voxels(path: Path, claim: Claim, *, labels: bool) -> None:
             "copy or convert it again"
         )
         raise HeaderError(message)
-    if length >= claim.length + _slice_bytes(claim) or tail.strip(_PADDING):
+    if length >= claim.length + _slice_bytes(claim):
         message = (
             "holds more voxels than its header says: the header is damaged, or belongs to another "
             "file; convert it again"
         )
         raise HeaderError(message)
-
-
-def _look_at_raw(claim: Claim, length: int) -> tuple[int, bytes]:
-    """Return the length of voxels that are not compressed, and what is behind them."""
-    if claim.skip == -1:
-        return min(length, claim.length), b""
-    if claim.floats is not None and length >= claim.length:
-        _count(claim, _plain(claim))
-    with claim.data.open("rb") as file:
-        file.seek(claim.start + claim.length)
-        return length, file.read(_slice_bytes(claim))
 
 
 def _check_digits(claim: Claim, length: int) -> None:
@@ -234,24 +222,18 @@ def _slice_bytes(claim: Claim) -> int:
     return int(np.prod(claim.shape[:2], dtype=np.int64)) * claim.voxel
 
 
-def _count(claim: Claim, blocks: Iterator[bytes]) -> tuple[int, bytes]:
-    """Count bytes, look at floats, and stop where a stream goes far beyond what it should hold.
-
-    Returns:
-        How many bytes there were, and those behind the voxels.
-    """
-    end = claim.skip + claim.length
-    most = end + _slice_bytes(claim)
-    length, rest, tail = 0, b"", b""
+def _count(claim: Claim, blocks: Iterator[bytes]) -> int:
+    """Count bytes, look at floats, and stop where a stream goes far beyond what it should hold."""
+    most = claim.skip + claim.length + _slice_bytes(claim)
+    length, rest = 0, b""
     for block in blocks:
         if claim.floats is not None:
             begin = max(0, claim.skip - length)
-            rest = _check_finite(rest + block[begin : max(begin, end - length)], claim.floats)
-        tail += block[max(0, end - length) :]
+            rest = _check_finite(rest + block[begin:], claim.floats)
         length += len(block)
         if length >= most:
             break
-    return length, tail
+    return length
 
 
 def _check_finite(values: bytes, kind: np.dtype) -> bytes:

@@ -95,10 +95,8 @@ def _patch_by_patch(network: UNet3D, ct: sitk.Image, device: torch.device) -> np
 
 
 def _beside_monai(network: UNet3D, ct: sitk.Image, device: torch.device) -> list[dict[str, Any]]:
-    try:
-        from monai.inferers import sliding_window_inference
-    except ImportError:
-        return []
+    from monai.inferers import sliding_window_inference
+
     image = torch.from_numpy(intensity.window(geometry.array(ct)))[None, None].to(device)
     edge = PATCH + VALID_SHRINK
 

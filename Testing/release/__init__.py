@@ -1,0 +1,1 @@
+"""What README and Makefile promise, tried in a fresh clone and a fresh environment."""
