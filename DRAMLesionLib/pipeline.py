@@ -20,7 +20,7 @@ from DRAMLesionLib import weights
 from DRAMLesionLib.devices import on_device, pick_device
 from DRAMLesionLib.errors import Cancelled, ScanWarning, WeightsError
 from DRAMLesionLib.images import geometry
-from DRAMLesionLib.lesions import dram, segmentation, types
+from DRAMLesionLib.lesions import density, dram, segmentation, types
 from DRAMLesionLib.lesions.dram import DRAMConfig
 from DRAMLesionLib.lesions.segmentation import SegmentationConfig
 from DRAMLesionLib.lobes.scan import ScanLobes, find_lobes
@@ -136,8 +136,11 @@ class LesionPipeline:
         with clock.stage("lobes"):
             lungs = find_lobes(ct, given, self.lobe_provider, name, clock.tick)
             found += lungs.warnings
+            level = density.find_level(ct, lungs.lungs)
+            # what the networks see; what is measured is the CT as it was given
+            seen = density.at_common_level(ct, level)
         with clock.stage("vessels"):
-            scan = dram.fine_scan(ct, lungs.lobes, self.dram_config.chunk.spacing)
+            scan = dram.fine_scan(seen, lungs.lobes, self.dram_config.chunk.spacing)
             fine_vessels = self._find_vessels(scan, found, clock)
         with clock.stage("dRAM"):
             maps = on_device(
@@ -160,7 +163,7 @@ class LesionPipeline:
                 self.device,
                 lambda network, device: segmentation.find_lesions(
                     network,
-                    ct,
+                    seen,
                     lungs.lungs,
                     fine_vessels,
                     self.segmentation_config,
@@ -171,11 +174,11 @@ class LesionPipeline:
             )
         with clock.stage("lesion types"):
             all_vessels = geometry.resample(fine_vessels, ct, "labels")
-            typed = types.classify_lesions(ct, lesions.mask, self.reference_types, all_vessels)
+            typed = types.classify_lesions(seen, lesions.mask, self.reference_types, all_vessels)
             # a voxel is one thing in the results
             free_vessels = sitk.Mask(all_vessels, lesions.mask, 0, 1)
         with clock.stage("scores"):
-            report = self._report(ct, lungs, typed, free_vessels, found, clock)
+            report = self._report(ct, lungs, level, typed, free_vessels, found, clock)
         return LesionResult(ct, lungs.lobes, typed, free_vessels, report, maps, lesions.share)
 
     def _load(self, name: weights.NetworkName) -> tuple[nn.Module, weights.Card]:
@@ -215,6 +218,7 @@ class LesionPipeline:
         self,
         ct: sitk.Image,
         lungs: ScanLobes,
+        level: density.LungLevel,
         typed: sitk.Image,
         vessel_mask: sitk.Image,
         warnings: list[ScanWarning],
@@ -239,6 +243,7 @@ class LesionPipeline:
             warnings=tuple(warnings),
             parameters={
                 "device": str(self.device),
+                "lungs": level.summary(),
                 "dRAM": asdict(self.dram_config),
                 "segmentation": asdict(self.segmentation_config),
                 "vessels": "Frangi reference" if self._vessels is None else "network",

@@ -23,7 +23,7 @@ from DRAMLesionLib.reading.dicom_header import is_dicom
 from DRAMLesionLib.reading.dicom_seg import read_segmentation
 from DRAMLesionLib.reading.dicom_values import quiet
 from DRAMLesionLib.reading.notes import UNPLACED, add_notes
-from DRAMLesionLib.reading.segments import Rank, flatten_layers, segment_indices
+from DRAMLesionLib.reading.segments import Rank, copy_segments, flatten_layers, segment_indices
 
 __all__ = [
     "DicomSeries",
@@ -134,7 +134,7 @@ def _read_file(path: Path, claim: Claim, check: Check | None) -> sitk.Image:
 def _without_list_axis(image: sitk.Image) -> sitk.Image:
     """Return vectors of one value as a scalar image, as a list axis of length 1 makes them."""
     scalar = sitk.VectorIndexSelectionCast(image, 0)
-    _copy_segments(image, scalar)
+    copy_segments(image, scalar)
     return scalar
 
 
@@ -214,11 +214,5 @@ def _whole_numbers(image: sitk.Image, path: Path) -> sitk.Image:
     if image.GetPixelID() == target:
         return image
     cast = sitk.Cast(sitk.Round(image) if rounded else image, target)
-    _copy_segments(image, cast)
+    copy_segments(image, cast)
     return cast
-
-
-def _copy_segments(source: sitk.Image, target: sitk.Image) -> None:
-    for key in source.GetMetaDataKeys():
-        if key.startswith("Segment"):
-            target.SetMetaData(key, source.GetMetaData(key))

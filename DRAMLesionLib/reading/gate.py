@@ -25,12 +25,15 @@ FORMATS = "a NIfTI, NRRD or MetaImage file, or a folder with one DICOM series"
 
 _PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".gif", ".webp", ".pdf")
 _GZIP = b"\x1f\x8b"
+_PADDING = b"\0\r\n "
+"""What may follow the voxels; anything else tells that some were put between them."""
+
 _GZIP_BITS, _ANY_BITS = 16 + zlib.MAX_WBITS, 32 + zlib.MAX_WBITS
 _BLOCK = 1 << 22
-_SMALL = 1 << 28
-_MAX_RATIO = 200
-"""Real CTs shrink to a half or a quarter; what unpacks to more than so many times its size, and
-to more than the number of bytes above it, holds next to nothing."""
+_SMALL, _SMALL_LABELS = 1 << 28, 1 << 30
+_MAX_RATIO, _MAX_RATIO_LABELS = 200, 900
+"""Real CTs shrink to a half or a quarter, label maps to a hundredth; what unpacks to more than so
+many times its size, and to more than the numbers of bytes above, holds next to nothing."""
 
 _SPLIT = "is cut short or damaged: copy or convert it again"
 
@@ -180,18 +183,16 @@ def _check_voxels(path: Path, claim: Claim, *, labels: bool) -> None:
         raise HeaderError(message)
     length = regular(claim.data) - claim.start
     if claim.packing in ("gzip", "zlib"):
-        if not labels and claim.length > max(_SMALL, _MAX_RATIO * length):
+        small, ratio = (_SMALL_LABELS, _MAX_RATIO_LABELS) if labels else (_SMALL, _MAX_RATIO)
+        if claim.length > max(small, ratio * length):
             message = (
                 f"claims {claim.length >> 20} MB of voxels and has {max(length, 0) >> 10} kB: it "
                 "is damaged or empty; convert it again"
             )
             raise HeaderError(message)
-        length = _count(claim, _unpacked(claim))
+        length, tail = _count(claim, _unpacked(claim))
     elif claim.packing == "raw":
-        if claim.skip == -1:
-            length = min(length, claim.length)
-        if claim.floats is not None and length >= claim.length:
-            _count(claim, _plain(claim))
+        length, tail = _look_at_raw(claim, length)
     else:
         _check_digits(claim, length)
         return
@@ -202,12 +203,23 @@ def _check_voxels(path: Path, claim: Claim, *, labels: bool) -> None:
             "copy or convert it again"
         )
         raise HeaderError(message)
-    if length >= claim.length + _slice_bytes(claim):
+    if length >= claim.length + _slice_bytes(claim) or tail.strip(_PADDING):
         message = (
             "holds more voxels than its header says: the header is damaged, or belongs to another "
             "file; convert it again"
         )
         raise HeaderError(message)
+
+
+def _look_at_raw(claim: Claim, length: int) -> tuple[int, bytes]:
+    """Return the length of voxels that are not compressed, and what is behind them."""
+    if claim.skip == -1:
+        return min(length, claim.length), b""
+    if claim.floats is not None and length >= claim.length:
+        _count(claim, _plain(claim))
+    with claim.data.open("rb") as file:
+        file.seek(claim.start + claim.length)
+        return length, file.read(_slice_bytes(claim))
 
 
 def _check_digits(claim: Claim, length: int) -> None:
@@ -222,18 +234,24 @@ def _slice_bytes(claim: Claim) -> int:
     return int(np.prod(claim.shape[:2], dtype=np.int64)) * claim.voxel
 
 
-def _count(claim: Claim, blocks: Iterator[bytes]) -> int:
-    """Count bytes, look at floats, and stop where a stream goes far beyond what it should hold."""
-    most = claim.skip + claim.length + _slice_bytes(claim)
-    length, rest = 0, b""
+def _count(claim: Claim, blocks: Iterator[bytes]) -> tuple[int, bytes]:
+    """Count bytes, look at floats, and stop where a stream goes far beyond what it should hold.
+
+    Returns:
+        How many bytes there were, and those behind the voxels.
+    """
+    end = claim.skip + claim.length
+    most = end + _slice_bytes(claim)
+    length, rest, tail = 0, b"", b""
     for block in blocks:
         if claim.floats is not None:
             begin = max(0, claim.skip - length)
-            rest = _check_finite(rest + block[begin:], claim.floats)
+            rest = _check_finite(rest + block[begin : max(begin, end - length)], claim.floats)
+        tail += block[max(0, end - length) :]
         length += len(block)
         if length >= most:
             break
-    return length
+    return length, tail
 
 
 def _check_finite(values: bytes, kind: np.dtype) -> bytes:

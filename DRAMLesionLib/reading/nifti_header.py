@@ -175,12 +175,14 @@ def _doubts(fields: _Fields, is_nifti: bool) -> tuple[Doubt, ...]:
         return (*doubts, no_orientation())
     matrix = np.reshape(fields.all("srow"), (3, 4)).astype(float)
     turn = _rotation(fields) if q else None
-    if (s and not np.isfinite(matrix).all()) or (q and turn is None):
-        return (*doubts, no_orientation())
+    steps = np.linalg.norm(matrix[:, :3], axis=0)
+    if (s and not (np.isfinite(matrix).all() and sound_spacing(steps))) or (q and turn is None):
+        message = (
+            "is damaged: what its header says about the place of its voxels are no numbers, or no "
+            "rotation; convert it again"
+        )
+        raise HeaderError(message)
     if s:
-        steps = np.linalg.norm(matrix[:, :3], axis=0)
-        if not sound_spacing(steps):
-            return (*doubts, no_orientation())
         axes = matrix[:, :3] / steps
         if np.abs(axes.T @ axes - np.eye(3)).max() > _SHEARED:
             message = (

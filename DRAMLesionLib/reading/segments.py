@@ -37,9 +37,19 @@ def segment_indices(labels: sitk.Image) -> list[int]:
 def segment_field(labels: sitk.Image, index: int, field: str) -> str:
     """Return a field of a segment, such as ``Name``; empty if it has none."""
     key = f"Segment{index}_{field}"
-    text = labels.GetMetaData(key) if labels.HasMetaDataKey(key) else ""
-    # what was no UTF-8 in the file must not come out of here
-    return text.encode("utf-8", "replace").decode("utf-8")
+    return _text(labels, key) if labels.HasMetaDataKey(key) else ""
+
+
+def copy_segments(source: sitk.Image, target: sitk.Image) -> None:
+    """Give an image the fields about segments of another one."""
+    for key in source.GetMetaDataKeys():
+        if key.startswith("Segment") and key.isascii():
+            target.SetMetaData(key, _text(source, key))
+
+
+def _text(image: sitk.Image, key: str) -> str:
+    """Return a field; bytes that are no UTF-8 in the file become question marks."""
+    return image.GetMetaData(key).encode("utf-8", "replace").decode("utf-8")
 
 
 def segment_label(labels: sitk.Image, index: int) -> int | None:
@@ -86,9 +96,7 @@ def flatten_layers(
                 overlaps[before, index] = int(count)
         flat[where] = indices.index(index) + 1
     result = geometry.image_like(flat, image)
-    for key in image.GetMetaDataKeys():
-        if key.startswith("Segment"):
-            result.SetMetaData(key, image.GetMetaData(key))
+    copy_segments(image, result)
     for new, index in enumerate(indices, start=1):
         result.SetMetaData(f"Segment{index}_LabelValue", str(new))
     return result, _told(image, overlaps)

@@ -37,7 +37,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     seeds = range(options.first_seed, options.first_seed + options.count)
     work = partial(measure, spacing=options.spacing)
-    found = [one for _, one in in_workers(work, seeds, options.workers)]
+    found = [
+        one
+        for _, one in in_workers(
+            work, seeds, options.workers, case="phantom {}".format, setting="--workers"
+        )
+    ]
     content = summarise(found)
     write_text(json.dumps(plain(content), indent=1) + "\n", options.output)
     for name, value in content.items():

@@ -249,3 +249,12 @@ def test_notes_keep_their_order_and_are_attached_once(ct):
     add_notes(image, told)
     add_notes(image, told[3:5])
     assert notes(image) == told
+
+
+def test_names_that_are_no_utf8(tmp_path, ct, lobes):
+    path = write(tmp_path / "a.seg.nrrd", ct, [lobes, lobes > 0], [*NAMES, ("Lunge q", 1, 1)])
+    path.write_bytes(path.read_bytes().replace(b"Lunge q", b"L\xfcnge q"))
+    found, codes = fitted(path, ct)
+    assert np.array_equal(found, lobes)
+    assert codes == []
+    assert "L?nge q" in masks.read_lobes(path)[1].values()

@@ -131,6 +131,10 @@ def test_nifti_with_numbers_that_are_none(tmp_path, ct, suffix, kind, value):
         ((40, "6h", 5, 32767, 32767, 32767, 32767, 32767), "voxels, more than any CT has"),
         ((344, "4s", b"abcd"), "its header is not that of a NIfTI file"),
         ((0, "i", 347), "is cut short, damaged, or not what its name says"),
+        ((256, "f", np.nan), "about the place of its voxels are no numbers, or no rotation"),
+        ((256, "f", 3.0), "are no numbers, or no rotation"),
+        ((280, "f", np.nan), "are no numbers, or no rotation"),
+        ((280, "9f", *[0.0] * 9), "are no numbers, or no rotation"),
         ((70, "2h", 128, 24), "has several values a voxel, like a colour picture"),
     ],
 )
@@ -471,8 +475,8 @@ def test_small_files_that_claim_much(tmp_path):
     sizes = "dimension: 3\nsizes: 1200 1200 1200\n"
     path = nrrd(tmp_path / "a.nrrd", empty, SPACE, "gzip", sizes)
     assert "claims 3295 MB of voxels and has 0 kB" in message(path)
-    with pytest.raises(InputError, match="is cut short: 0 % of its data are there"):
-        files.read_labels(path)
+    path = nrrd(tmp_path / "a.nrrd", empty, SPACE, "gzip", sizes.replace("1200", "400"))
+    assert "is cut short: 0 % of its data are there" in message(path)
 
 
 def test_streams_that_go_on_and_on_are_not_unpacked_to_their_end(tmp_path, ct, monkeypatch):
@@ -490,6 +494,33 @@ def test_streams_that_go_on_and_on_are_not_unpacked_to_their_end(tmp_path, ct, m
     monkeypatch.setattr(gate, "_unpack", counted)
     assert "holds more voxels than its header says" in message(path)
     assert sum(unpacked) < 20 << 20
+
+
+@pytest.mark.parametrize("name", ["a.nii", "a.nii.gz", "a.nrrd", "a.mha", "a.mhd"])
+def test_bytes_put_between_the_voxels(tmp_path, ct, volume, name):
+    path = tmp_path / name
+    if "nii" in name:
+        nifti(path, ct)
+    else:
+        nrrd(path, volume, SPACE) if "nrrd" in name else meta(path, volume)
+    data = path.with_suffix(".raw") if name == "a.mhd" else path
+    content = data.read_bytes()
+    packed = name.endswith("gz")
+    content = gzip.decompress(content) if packed else content
+    for inside, text in ((b"\1", "holds more voxels than its header says"), (b"", None)):
+        changed = content[:5000] + inside + content[5000:] + (b"" if inside else b"\n\0\0")
+        data.write_bytes(gzip.compress(changed) if packed else changed)
+        if text:
+            assert text in message(path)
+        else:
+            assert np.array_equal(chest.values(files.read_ct(path)[0]), volume)
+
+
+def test_label_maps_that_hold_next_to_nothing(tmp_path):
+    sizes = "dimension: 3\nsizes: 1200 1200 1200\n"
+    path = nrrd(tmp_path / "a.nrrd", np.zeros((0, 0, 0)), SPACE, "gzip", sizes)
+    with pytest.raises(InputError, match="claims 3295 MB of voxels and has 0 kB"):
+        files.read_labels(path)
 
 
 def test_several_gzip_parts_in_one_file(tmp_path, ct):
