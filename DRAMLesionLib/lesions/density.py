@@ -30,8 +30,8 @@ _LEAST = 1.02
 
 _LARGEST = 1.35
 _SLOPE = 2.2
-"""How much more than the scan as a whole its densest part may be scaled: a lung that is dense at the
-back only is diseased there, since one in inspiration differs little from front to back."""
+"""How much more than the scan as a whole its densest part may be scaled: a lung that is dense at
+the back only is diseased there, since one in inspiration differs little from front to back."""
 
 _SLAB_MM = 12.0
 _LEAST_VOXELS = 400

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import SimpleITK as sitk
 
+from DRAMLesionLib.lesions.density import at_common_level, find_level
 from DRAMLesionLib.lesions.types import ReferenceTable, classify_lesions
 from DRAMLesionLib.lobes import Lobe, fit
 from DRAMLesionLib.lobes.providers import provide_lobes
@@ -214,6 +215,7 @@ class MaskPredictor(Predictor):
         with clock.stage("lobes"):
             lobes, missing = find_lobes(ct, lobes)
         lungs = sitk.Cast(lobes > 0, sitk.sitkUInt8)
+        ct = at_common_level(ct, find_level(ct, lungs))
         with clock.stage("segmentation"):
             found, share = (sitk.Mask(image, lungs) for image in self.segment(ct, lungs))
         with clock.stage("lesion types"):

@@ -28,6 +28,8 @@ from DRAMLesionLib.devices import pick_device
 from DRAMLesionLib.images import geometry
 from DRAMLesionLib.images.intensity import window
 from DRAMLesionLib.lesions import chunks
+from DRAMLesionLib.lesions.density import at_common_level, find_level
+from DRAMLesionLib.lesions.dram import fine_scan
 from DRAMLesionLib.lesions.types import ReferenceTable, classify_lesions
 from DRAMLesionLib.networks.unet import STRIDE, UNet3D
 from DRAMLesionLib.vessels.masks import reference_vessels
@@ -46,7 +48,6 @@ from Training.methods.base import (
     Workplace,
     find_lobes,
 )
-from Training.stages.prepare import lung_grid
 
 NAME = "cam"
 RAW, REFINED = "CAM raw", "CAM refined"
@@ -178,26 +179,25 @@ class CAMPredictor(Predictor):
         clock = Stopwatch()
         with clock.stage("lobes"):
             lobes, missing = find_lobes(ct, lobes)
-        grid = lung_grid(lobes, self._config.chunk.spacing)
-        fine_ct = geometry.resample(ct, grid, fill=geometry.AIR_HU, antialias=True)
-        fine_lobes = geometry.resample(lobes, grid, "nearest")
+        lung = sitk.Cast(lobes > 0, sitk.sitkUInt8)
+        ct = at_common_level(ct, find_level(ct, lung))
+        scan = fine_scan(ct, lobes, self._config.chunk.spacing)
         with clock.stage("CAM"):
-            inside = geometry.array(fine_lobes) > 0
-            cam = rescaled(self._scan_map(fine_ct, fine_lobes), inside)
+            inside = geometry.array(scan.lobes) > 0
+            cam = rescaled(self._scan_map(scan.ct, scan.lobes), inside)
             threshold = otsu(cam[inside])
-            values = geometry.resample(geometry.image_like(cam, fine_ct), ct)
-            lung = sitk.Cast(lobes > 0, sitk.sitkUInt8)
+            values = geometry.resample(geometry.image_like(cam, scan.ct), ct)
             values = sitk.Mask(values, lung)
         with clock.stage("vessels"):
-            fine_lungs = sitk.Cast(fine_lobes > 0, sitk.sitkUInt8)
-            vessels = reference_vessels(fine_ct, fine_lungs)
-            vessels = geometry.resample(vessels, ct, "labels")
+            vessels = geometry.resample(reference_vessels(scan.ct, scan.lungs), ct, "labels")
         with clock.stage("lesion types"):
             mask = sitk.Cast(values > threshold, sitk.sitkUInt8)
             proposal = lesion_proposal(ct, lung, vessels)
             predictions = {
-                RAW: self._prediction(ct, values, mask),
-                REFINED: self._prediction(ct, sitk.Mask(values, proposal), mask * proposal),
+                RAW: self._prediction(ct, values, mask, vessels),
+                REFINED: self._prediction(
+                    ct, sitk.Mask(values, proposal), mask * proposal, vessels
+                ),
             }
         return Outcome(predictions, lobes, missing, clock.seconds)
 
@@ -218,8 +218,10 @@ class CAMPredictor(Predictor):
             chunks.paste_chunk(mean, box, labels[box] == lobe, result)
         return result
 
-    def _prediction(self, ct: sitk.Image, values: sitk.Image, mask: sitk.Image) -> Prediction:
-        return Prediction(values, classify_lesions(ct, mask, self._types))
+    def _prediction(
+        self, ct: sitk.Image, values: sitk.Image, mask: sitk.Image, vessels: sitk.Image
+    ) -> Prediction:
+        return Prediction(values, classify_lesions(ct, mask, self._types, vessels))
 
 
 def rescaled(cam: np.ndarray, inside: np.ndarray) -> np.ndarray:

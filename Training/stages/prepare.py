@@ -6,7 +6,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,9 @@ import SimpleITK as sitk
 from DRAMLesionLib.errors import InputError
 from DRAMLesionLib.images import geometry
 from DRAMLesionLib.images.intensity import window
+from DRAMLesionLib.lesions import density
 from DRAMLesionLib.lesions.chunks import lobe_boxes
+from DRAMLesionLib.lesions.dram import fine_scan
 from DRAMLesionLib.lobes import Lobe
 from DRAMLesionLib.vessels.masks import reference_vessels
 from DRAMLesionLib.writing import check_writable, whole_folder, write_text
@@ -36,11 +38,8 @@ from Training.learning.workers import in_workers
 
 Report = Callable[[str], None]
 
-MARGIN_VOXELS = 3
-"""Chest wall kept around the lungs on the regression grid, as at inference."""
-
 PROBLEMS = "problems.txt"
-_FORMAT = 2
+_FORMAT = 3
 _SMALL_CHEST_MM3 = 260.0 * 260.0 * 220.0
 
 
@@ -195,6 +194,10 @@ def _prepare_case(task: PrepareTask) -> list[Problem]:
         shutil.rmtree(final, ignore_errors=True)
     if loaded is None:
         return problems
+    lungs = sitk.Cast(loaded.lobes > 0, sitk.sitkUInt8)
+    level = density.find_level(loaded.ct, lungs)
+    # what the networks see at inference, too
+    loaded = replace(loaded, ct=density.at_common_level(loaded.ct, level))
     with whole_folder(final, META) as part:
         cached = CachedCase(task.case.name, part, validation=False)
         regression_grid, boxes = _save_regression(cached, loaded, task)
@@ -218,20 +221,18 @@ def _save_regression(
     cached: CachedCase, loaded: LoadedCase, task: PrepareTask
 ) -> tuple[sitk.Image, dict[str, list[list[int]]]]:
     """Write the arrays on the grid of the lobe chunks; return the grid and the lobes' boxes."""
-    grid = lung_grid(loaded.lobes, task.regression_spacing)
-    ct = geometry.resample(loaded.ct, grid, fill=geometry.AIR_HU, antialias=True)
-    lobes_image = geometry.resample(loaded.lobes, grid, "nearest")
-    lobes = geometry.array(lobes_image)
-    cached.save("regression/image", window(geometry.array(ct)).astype(np.float16))
+    scan = fine_scan(loaded.ct, loaded.lobes, task.regression_spacing)
+    lobes = geometry.array(scan.lobes)
+    cached.save("regression/image", window(geometry.array(scan.ct)).astype(np.float16))
     cached.save("regression/lobes", lobes)
     if task.vessels:
-        found = reference_vessels(ct, sitk.Cast(lobes_image > 0, sitk.sitkUInt8))
+        found = reference_vessels(scan.ct, scan.lungs)
         cached.save(VESSELS, geometry.array(found))
     boxes = {
         lobe.name: [[int(s.start), int(s.stop)] for s in box]
         for lobe, box in lobe_boxes(lobes).items()
     }
-    return grid, boxes
+    return scan.lobes, boxes
 
 
 def _save_segmentation(cached: CachedCase, loaded: LoadedCase, spacing: float) -> sitk.Image:
@@ -242,16 +243,6 @@ def _save_segmentation(cached: CachedCase, loaded: LoadedCase, spacing: float) -
     lobes = geometry.resample(loaded.lobes, grid, "nearest")
     cached.save("segmentation/lobes", geometry.array(lobes))
     return grid
-
-
-def lung_grid(lobes: sitk.Image, spacing: float) -> sitk.Image:
-    """Return the working grid around the lungs, a few voxels of chest wall included."""
-    shape = sitk.LabelShapeStatisticsImageFilter()
-    shape.ComputePerimeterOff()
-    shape.Execute(sitk.Cast(lobes > 0, sitk.sitkUInt8))
-    box = shape.GetBoundingBox(1)
-    region = sitk.RegionOfInterest(lobes, box[3:], box[:3])
-    return geometry.working_grid(region, spacing, margin=MARGIN_VOXELS * spacing)
 
 
 def plain_grid(grid: sitk.Image) -> dict[str, list[float]]:
