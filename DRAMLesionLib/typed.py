@@ -65,6 +65,18 @@ class Filled:
         return "not empty"
 
 
+@dataclass(frozen=True)
+class FileName:
+    """A name that stays in its folder, for ``Annotated[str, FileName()]``."""
+
+    def holds(self, value: str) -> bool:
+        """Tell whether a text is the name of a file or folder, and no path."""
+        return bool(value) and value not in (".", "..") and not {"/", "\\", "\0"} & set(value)
+
+    def __str__(self) -> str:
+        return "a name without folders"
+
+
 def build(
     kind: type[T],
     values: Any,

@@ -7,7 +7,7 @@ import pytest
 
 from DRAMLesionLib import typed
 from DRAMLesionLib.errors import InputError
-from DRAMLesionLib.typed import Between, Filled
+from DRAMLesionLib.typed import Between, FileName, Filled
 from Testing.library.mutation import STRANGE, damaged, mutated, seeded
 
 
@@ -111,6 +111,14 @@ def test_what_is_missing_is_named():
         typed.build(Outer, {}, "file")
     with pytest.raises(InputError, match="file lacks the field 'share'"):
         typed.build(Outer, {"name": "n"}, "file", required=("share",))
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "a/b", "a\\b", "a\0"])
+def test_a_name_that_leaves_its_folder_is_none(name):
+    kind = Annotated[str, FileName()]
+    assert typed.build(kind, "case-1", "file") == "case-1"
+    with pytest.raises(InputError, match="wanted: a text, a name without folders"):
+        typed.build(kind, name, "file")
 
 
 def test_unknown_fields_can_be_passed_over():

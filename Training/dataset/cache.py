@@ -28,10 +28,12 @@ from typing import Any
 
 import numpy as np
 
+from DRAMLesionLib import typed
 from DRAMLesionLib.errors import InputError
 from DRAMLesionLib.lesions.chunks import Slices
 from DRAMLesionLib.lobes import Lobe
 from DRAMLesionLib.writing import whole_file, write_text
+from Training.dataset.files import Index, Meta
 from Training.dataset.scores import Scores
 from Training.learning import seals
 
@@ -69,13 +71,14 @@ class CachedCase:
         """
         path = self.folder / META
         try:
-            content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-            sound = content.get(_CHECKSUM) in (None, _checksum(content))
-        except (OSError, ValueError, AttributeError):
-            sound = False
-        if not sound:
-            message = f"{path} is missing or damaged: {_remedy(META)}"
-            raise InputError(message)
+            content = typed.read_json(path, dict[str, Any])
+            if content.get(_CHECKSUM) not in (None, _checksum(content)):
+                message = "its checksum is another"
+                raise InputError(message)
+            typed.build(Meta, content, str(path), others=True)
+        except InputError as error:
+            message = f"{path} is missing or damaged ({error}): {_remedy(META)}"
+            raise InputError(message) from error
         return content
 
     @property
@@ -195,11 +198,13 @@ def read_cache(folder: Path) -> list[CachedCase]:
         InputError: If ``prepare`` has not finished there.
     """
     try:
-        names = json.loads((folder / INDEX).read_text(encoding="utf-8"))["cases"]
-    except (OSError, ValueError, KeyError) as error:
-        message = f"there is no prepared data set in {folder}: run the stage 'prepare' first"
+        index = typed.read_json(folder / INDEX, Index, others=True)
+    except InputError as error:
+        message = (
+            f"there is no prepared data set in {folder}: run the stage 'prepare' first ({error})"
+        )
         raise InputError(message) from error
-    return [CachedCase(n["name"], folder / n["name"], n["validation"]) for n in names]
+    return [CachedCase(one.name, folder / one.name, one.validation) for one in index.cases]
 
 
 def write_index(folder: Path, names: list[str], validation_share: float) -> None:

@@ -16,11 +16,12 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 
 from DRAMLesionLib.errors import InputError
+from DRAMLesionLib.typed import Between, build, read_json
 from DRAMLesionLib.weights import NetworkName, has_network, read_card
 from DRAMLesionLib.writing import locked, write_text
 from Training.config import Config, dump_config, load_config
@@ -169,8 +170,8 @@ def read_ablation(folder: Path) -> list[dict[str, Any]]:
     path = folder / ABLATION / "ablation.json"
     if not path.is_file():
         return []
-    rows: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))["rows"]
-    return rows
+    content = read_json(path, dict[str, Any])
+    return build(list[dict[str, Any]], content.get("rows"), f"{path}: rows")
 
 
 def _train(plan: Plan, report: Report) -> tuple[list[Trained], dict[str, float]]:
@@ -230,8 +231,8 @@ def _check_apart(data: Sequence[Path], test: Path) -> None:
 def _read_seconds(folder: Path) -> dict[str, float]:
     path = folder / SECONDS
     try:
-        seconds: dict[str, float] = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):  # damaged, it is worth no more than a missing one
+        seconds = read_json(path, dict[str, Annotated[float, Between(0)]])
+    except InputError:  # damaged, it is worth no more than a missing one
         return {}
     return seconds
 

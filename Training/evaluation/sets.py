@@ -22,6 +22,7 @@ import SimpleITK as sitk
 from DRAMLesionLib.errors import InputError
 from DRAMLesionLib.lobes import Lobe
 from DRAMLesionLib.reading import files
+from DRAMLesionLib.typed import build, read_json
 from DRAMLesionLib.version import __version__
 from DRAMLesionLib.writing import write_text
 from Training.dataset.folder import LOBES, SCANS, SCORES, TRUTH, case_name
@@ -203,8 +204,9 @@ def _read_manifest(folder: Path, recipe: Mapping[str, Any]) -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:
-        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+        content = read_json(path, dict[str, Any])
+        build(dict[str, Any], content.get("cases", {}), f"{path}: cases")
+    except InputError as error:
         message = f"{path} is damaged ({error}): remove it, and it is made again"
         raise InputError(message) from error
     different = [name for name in recipe if content.get(name) != recipe[name]]

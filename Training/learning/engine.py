@@ -37,8 +37,9 @@ from tqdm import tqdm
 
 from DRAMLesionLib.errors import Cancelled, InputError
 from DRAMLesionLib.memory import is_out_of_memory
+from DRAMLesionLib.typed import build, parse_json
 from DRAMLesionLib.writing import append_text, check_writable, whole_file, write_text
-from Training.config import Config, LoopConfig, OptimiserConfig, build, to_plain
+from Training.config import Config, LoopConfig, OptimiserConfig, read_yaml, to_plain
 from Training.learning import seals
 from Training.learning.distributed import average_gradients, share_statistics
 
@@ -211,12 +212,9 @@ def read_run(folder: Path, kind: type[T]) -> tuple[T, dict[str, Tensor]]:
     Raises:
         InputError: If there is no checkpoint, or one of the two is damaged.
     """
-    import yaml
-
     state = read_checkpoint(folder)
     path = folder / SETTINGS
-    written = yaml.safe_load(path.read_text(encoding="utf-8"))
-    return build(kind, written, str(path)), state["network"]
+    return build(kind, read_yaml(path), str(path)), state["network"]
 
 
 def logged(folder: Path, kind: str) -> list[dict[str, Any]]:
@@ -498,12 +496,10 @@ def _keep_settings(folder: Path, settings: Any, fabric: Fabric) -> None:
 
 def _difference(folder: Path, settings: Any) -> str:
     """Name the settings of a run that differ from ``settings``; empty if none does."""
-    import yaml
-
     path = folder / SETTINGS
     if not path.is_file():
         return ""
-    before = _flat(yaml.safe_load(path.read_text(encoding="utf-8")))
+    before = _flat(build(dict[str, Any], read_yaml(path), str(path)))
     now = _flat(to_plain(settings))
     # a setting that is younger than the run had its default
     before = {**_flat(_defaults(settings)), **before}
@@ -525,16 +521,24 @@ def _flat(values: Any, prefix: str = "") -> dict[str, Any]:
     return result
 
 
+@dataclasses.dataclass(frozen=True)
+class _LogEntry:
+    """What each line of a log has, beside its figures."""
+
+    kind: str
+    step: int
+
+
 def _read_log(path: Path) -> list[dict[str, Any]]:
     """Return the entries of a log; a last line that a kill cut off is dropped."""
     if not path.is_file():
         return []
     entries = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        with contextlib.suppress(ValueError):
-            entry = json.loads(line)
-            if isinstance(entry, dict) and {"kind", "step"} <= entry.keys():
-                entries.append(entry)
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        with contextlib.suppress(InputError):
+            entry = parse_json(line, str(path))
+            build(_LogEntry, entry, str(path), others=True)
+            entries.append(entry)
     return entries
 
 

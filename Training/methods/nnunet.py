@@ -24,6 +24,7 @@ from DRAMLesionLib import writing
 from DRAMLesionLib.errors import InputError, MissingDependencyError
 from DRAMLesionLib.images import geometry
 from DRAMLesionLib.reading import files
+from DRAMLesionLib.typed import read_json
 from DRAMLesionLib.writing import write_text
 from Training.dataset.folder import find_cases
 from Training.learning.workers import in_workers, run_command
@@ -53,6 +54,13 @@ TRAINERS = {
 _RAW, _PREPROCESSED, _RESULTS = "raw", "preprocessed", "results"
 _SETTINGS, _PLANNED = "settings.json", "planned"
 _SHOWN_LINES = 5
+
+
+@dataclass(frozen=True)
+class _Settings:
+    """What the prediction needs of a training's ``settings.json``."""
+
+    trainer: str
 
 
 class NNUNetMethod(Method):
@@ -106,7 +114,7 @@ class NNUNetPredictor(MaskPredictor):
         if not path.is_file():
             message = f"there is no trained nnU-Net in {folder}"
             raise InputError(message)
-        self._trainer = json.loads(path.read_text(encoding="utf-8"))["trainer"]
+        self._trainer = read_json(path, _Settings, others=True).trainer
 
     def segment(self, ct: sitk.Image, lungs: sitk.Image) -> tuple[sitk.Image, sitk.Image]:
         """Run nnU-Net's command; see the base class."""

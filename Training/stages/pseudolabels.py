@@ -21,7 +21,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import cast
+from typing import Annotated, cast
 
 import numpy as np
 import SimpleITK as sitk
@@ -39,8 +39,10 @@ from DRAMLesionLib.lesions.severity import score_to_interval
 from DRAMLesionLib.lobes import Lobe
 from DRAMLesionLib.networks.regression import RegressionNetwork
 from DRAMLesionLib.networks.unet import UNet3D
+from DRAMLesionLib.typed import Between, read_json
 from Training.config import Config
 from Training.dataset.cache import BACKGROUND, LABELS, LESION, VESSEL, CachedCase
+from Training.dataset.files import LobeName
 from Training.dataset.labels import label_on, read_pseudolabel
 from Training.learning.engine import checkpoint_sum, read_checkpoint
 from Training.learning.workers import in_workers
@@ -115,7 +117,7 @@ class _Note:
     file: str = ""
     before: str = ""
     labels: str = ""
-    fractions: dict[str, float] = field(default_factory=dict)
+    fractions: dict[LobeName, Annotated[float, Between(0, 1)]] = field(default_factory=dict)
     regressed_from: str = ""
 
 
@@ -205,7 +207,7 @@ def _put(
         note = _Note(
             file=_checksum(part),
             before=there,
-            fractions=fractions,
+            fractions=cast(dict[LobeName, float], fractions),
             regressed_from=task.regressed_from,
         )
         _write_note(task, note)
@@ -233,12 +235,11 @@ def _read_note(task: PseudoLabelTask) -> _Note:
     if not task.note.is_file():
         return _Note()
     try:
-        content = json.loads(task.note.read_text(encoding="utf-8"))
-        return _Note(**content)
-    except (OSError, ValueError, TypeError) as error:
+        return read_json(task.note, _Note)
+    except InputError as error:
         message = (
-            f"{task.note} is damaged: remove it, and {task.file.name} is kept as corrected by "
-            f"hand; remove both, and it is computed again"
+            f"{task.note} is damaged ({error}): remove it, and {task.file.name} is kept as "
+            f"corrected by hand; remove both, and it is computed again"
         )
         raise InputError(message) from error
 

@@ -13,6 +13,7 @@ from torch.utils.data import Dataset
 
 from DRAMLesionLib.errors import InputError
 from DRAMLesionLib.networks.unet import UNet3D
+from DRAMLesionLib.typed import read_json
 from DRAMLesionLib.writing import write_text
 from Training.config import Config
 from Training.dataset.cache import LABELS, LESION, CachedCase
@@ -132,7 +133,7 @@ def check_labels(cases: Sequence[CachedCase], run: Path) -> None:
             run.mkdir(parents=True, exist_ok=True)
             write_text(json.dumps(labels, indent=1) + "\n", note)
         return
-    before = json.loads(note.read_text(encoding="utf-8"))
+    before = read_json(note, dict[str, str])
     names = sorted(n for n in before.keys() | labels.keys() if before.get(n) != labels.get(n))
     if names:
         shown = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")

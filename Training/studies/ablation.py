@@ -26,6 +26,7 @@ from DRAMLesionLib.images import geometry
 from DRAMLesionLib.lesions import segmentation
 from DRAMLesionLib.lobes import Lobe
 from DRAMLesionLib.reading.files import read_labels
+from DRAMLesionLib.typed import read_json
 from DRAMLesionLib.writing import write_text
 from Training.config import Config, LossWeights, dump_config
 from Training.dataset.cache import CachedCase, read_cache
@@ -268,8 +269,8 @@ def measure_row(
     digest = hashlib.sha256(checkpoint_sum(row.folder / stage).encode())
     digest.update(repr((row, [(case.name, case.fingerprint(source)) for case in cases])).encode())
     file = row.folder / stage / _FIGURES
-    with suppress(OSError, ValueError):  # damaged ones are measured again
-        kept: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    with suppress(InputError):  # damaged ones are measured again
+        kept = read_json(file, dict[str, Any])
         if kept.get("computed_from") == digest.hexdigest():
             return kept
     tasks = [MeasureTask(case, truths[case.name], row) for case in cases]
