@@ -194,6 +194,21 @@ def unfinished(parent: Path, final: Path) -> Iterator[Path]:
             _remove(part)
 
 
+def temporary_folder(parent: Path) -> Path:
+    """Make a hidden folder that only this user reads, for files of this process.
+
+    Who asks for it removes it; if the process is killed before, the next one to ask here does.
+
+    Raises:
+        OutputError: If it cannot be made.
+    """
+    with _told(parent):
+        clean(parent)
+        folder = _part(parent, "")
+        folder.mkdir(mode=0o700)
+    return folder
+
+
 def put(new: Path, place: Path) -> None:
     """Put a finished file into its place, on the same disk, once it is sure to be on it.
 

@@ -3,7 +3,6 @@
 import json
 import logging
 import shutil
-import tempfile
 import threading
 import traceback
 from collections.abc import Callable, Generator, Iterator
@@ -85,8 +84,10 @@ class Request:
 
 
 def temporaryFolder() -> Path:
-    """A new folder for the files of one run."""
-    return Path(tempfile.mkdtemp(prefix="DRAMLesion-", dir=slicer.app.temporaryPath))
+    """A new folder for the files of one run; those of a Slicer that was killed are removed."""
+    from DRAMLesionLib import writing
+
+    return writing.temporary_folder(Path(slicer.app.temporaryPath))
 
 
 class BackgroundRun:

@@ -440,6 +440,28 @@ class TestChecks:
 
 
 class TestLeftOvers:
+    @posix
+    def test_a_temporary_folder_is_private_and_cleaned_by_the_next_process(self, tmp_path):
+        code = (
+            "import sys\n"
+            "from pathlib import Path\n"
+            "from DRAMLesionLib import writing\n"
+            "(writing.temporary_folder(Path(sys.argv[1])) / 'ct.nrrd').touch()\n"
+            "print('ready', flush=True)\n"
+            "sys.stdin.read()\n"
+        )
+        with child(code, tmp_path) as process:
+            left = next(tmp_path.iterdir())
+            assert left.stat().st_mode & 0o777 == 0o700
+            mine = writing.temporary_folder(tmp_path)
+            assert {path.name for path in tmp_path.iterdir()} == {left.name, mine.name}
+            process.kill()
+            process.wait()
+        other = writing.temporary_folder(tmp_path)
+        assert sorted(tmp_path.iterdir()) == sorted([mine, other])
+        with pytest.raises(OutputError, match="cannot write to"):
+            writing.temporary_folder(tmp_path / "missing")
+
     def test_of_dead_processes_are_removed_and_of_living_ones_kept(self, tmp_path):
         code = (
             "import sys\n"

@@ -44,7 +44,7 @@ def alive(pid: int) -> bool:
 def temporary_folders() -> list[Path]:
     import slicer
 
-    return list(Path(slicer.app.temporaryPath).glob("DRAMLesion-*"))
+    return list(Path(slicer.app.temporaryPath).glob(".dramlesion-*"))
 
 
 def node_ids() -> set[str]:
