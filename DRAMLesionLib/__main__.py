@@ -152,7 +152,10 @@ def _parser() -> argparse.ArgumentParser:
     _add_ct(command)
     command.add_argument("-o", "--output", type=Path, required=True, help="folder for the results")
     command.add_argument(
-        "--lobes", type=Path, help="label map of the lobes; estimated if left out", metavar="FILE"
+        "--lobes",
+        type=Path,
+        help="label map, segmentation or DICOM SEG of the lobes; estimated if left out",
+        metavar="FILE",
     )
     command.add_argument(
         "--lobe-scheme", choices=SCHEMES, default="auto", help="how --lobes numbers the lobes"

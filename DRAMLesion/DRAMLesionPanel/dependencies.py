@@ -6,7 +6,7 @@ import slicer
 from slicer.i18n import tr as _
 
 TORCH = "torch>=2.5"
-OTHERS = ("scikit-image>=0.24", "safetensors>=0.4", "Jinja2>=3.1", "Pillow>=10")
+OTHERS = ("scikit-image>=0.24", "safetensors>=0.4", "Jinja2>=3.1", "Pillow>=10.1", "filelock>=3.13")
 
 _IMPORTED_AS = {"scikit-image": "skimage", "Jinja2": "jinja2", "Pillow": "PIL"}
 

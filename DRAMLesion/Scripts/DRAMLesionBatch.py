@@ -29,6 +29,7 @@ PACKAGES = {
     "safetensors": "safetensors",
     "jinja2": "Jinja2",
     "PIL": "Pillow",
+    "filelock": "filelock",
 }
 """What the library needs beside what Slicer brings: import name and name of the package."""
 

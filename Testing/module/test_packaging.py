@@ -9,6 +9,7 @@ import shutil
 import struct
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,20 @@ def test_cmake_lists_what_is_on_the_disk(folder):
     """After adding a file: python -m Testing.module.cmake_lists."""
     for variable, names in cmake_lists.on_disk(folder).items():
         assert cmake_lists.listed(folder, variable) == names
+
+
+def test_the_module_installs_what_the_library_needs_and_slicer_lacks():
+    """Ranges stand in pyproject.toml; the module says them again, for Slicer's own installer."""
+    source = ast.parse((MODULE / "DRAMLesionPanel" / "dependencies.py").read_text())
+    said = {
+        node.targets[0].id: ast.literal_eval(node.value)
+        for node in source.body
+        if isinstance(node, ast.Assign) and node.targets[0].id in ("TORCH", "OTHERS")
+    }
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    bundled = ("numpy", "scipy", "SimpleITK", "pydicom")
+    needed = {line for line in project["dependencies"] if re.split("[<>=]", line)[0] not in bundled}
+    assert {said["TORCH"], *said["OTHERS"]} == needed
 
 
 INSTALLED = """
