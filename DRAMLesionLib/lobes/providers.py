@@ -14,6 +14,7 @@ import SimpleITK as sitk
 from DRAMLesionLib.errors import InputError, MissingDependencyError
 from DRAMLesionLib.lobes.estimate import LobeEstimate, estimate_lobes
 from DRAMLesionLib.lobes.schemes import to_lobes
+from DRAMLesionLib.memory import is_out_of_memory
 
 Provider = Literal["embedded", "totalsegmentator", "lungmask"]
 Progress = Callable[[float], None]
@@ -65,6 +66,8 @@ def provide_lobes(
     try:
         labels = runners[provider](ct)
     except (RuntimeError, OSError, ValueError) as error:
+        if is_out_of_memory(error):
+            raise
         message = f"{provider} could not find the lobes: {error}; use the embedded estimate instead"
         raise InputError(message) from error
     report(1.0)
