@@ -22,6 +22,7 @@ from DRAMLesionLib.lobes.airways import find_airways
 from DRAMLesionLib.lobes.costal import close_lungs
 from DRAMLesionLib.lobes.gas import MIN_LUNG_ML, sort_air
 from DRAMLesionLib.lobes.morphology import dilate, distance_to, doubled, erode, halved
+from DRAMLesionLib.lobes.plausibility import judge, lung_facts
 
 GRID_MM = 1.5
 LEFT, RIGHT = 1, 2
@@ -94,7 +95,8 @@ def _label_lungs(hu: np.ndarray) -> tuple[np.ndarray, np.ndarray, list[ScanWarni
     free = inside & (part < BORDER_HU) & ~dilate(tubes, 2) & ~dilate(gas, 2)
     labels[box] = _to_the_pleura(closed, free)
     airways[box] = tubes
-    return labels, airways, warnings
+    facts = lung_facts(part, smooth, labels[box], tubes, gas, GRID_MM)
+    return labels, airways, warnings + judge(facts)
 
 
 def _closed(hu: np.ndarray, sides: np.ndarray, airways: np.ndarray) -> np.ndarray:
