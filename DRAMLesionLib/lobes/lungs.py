@@ -31,9 +31,11 @@ AERATED_HU = -400.0
 BORDER_HU = -250.0
 """Where experts draw the border of lung against soft tissue: partial volume counts as lung."""
 BORDER_STEPS = 2
+COARSE_MM = 3.0
+"""With larger voxels partial volume reaches so far that the border stays where half is lung."""
 ROOM_AIR_HU = -950.0
-CROPPED = 0.3
-"""With less room air than this along the four sides, the image was cropped to the chest."""
+CUT_LENGTH = 1.5
+"""A side of the image meets no more of a lung than this times the root of its area."""
 MIN_REGION_MM2 = 150.0
 IN_PLANE = np.zeros((3, 3, 3), dtype=bool)
 IN_PLANE[1] = ndimage.generate_binary_structure(2, 1)
@@ -72,12 +74,16 @@ def segment_lungs(ct: sitk.Image) -> Lungs:
     grid = working_grid(ct, GRID_MM)
     image = resample(ct, grid, fill=AIR_HU, antialias=True)
     hu = array(image)
-    labels, airways, warnings = _label_lungs(hu)
+    steps = BORDER_STEPS if sorted(ct.GetSpacing())[1] <= COARSE_MM else 0
+    labels, airways, warnings = _label_lungs(hu, steps)
     return Lungs(image, image_like(labels, grid), image_like(airways, grid), warnings)
 
 
-def _label_lungs(hu: np.ndarray) -> tuple[np.ndarray, np.ndarray, list[ScanWarning]]:
-    """Return lungs (uint8), airways (bool) and warnings of ``hu``, (k, j, i) at ``GRID_MM``."""
+def _label_lungs(hu: np.ndarray, steps: int) -> tuple[np.ndarray, np.ndarray, list[ScanWarning]]:
+    """Return lungs (uint8), airways (bool) and warnings of ``hu``, (k, j, i) at ``GRID_MM``.
+
+    The lungs' border is moved out by ``steps`` voxels where there is partial volume.
+    """
     inside = body_interior(hu)
     air = inside & (hu < AERATED_HU)
     if air.sum() * GRID_MM**3 / 1000.0 < MIN_LUNG_ML:
@@ -93,7 +99,7 @@ def _label_lungs(hu: np.ndarray) -> tuple[np.ndarray, np.ndarray, list[ScanWarni
     sides, warnings = part_left_right(part, aerated, tubes)
     closed = _closed(part, sides, tubes)
     free = inside & (part < BORDER_HU) & ~dilate(tubes, 2) & ~dilate(gas, 2)
-    labels[box] = _to_the_pleura(closed, free)
+    labels[box] = _to_the_pleura(closed, free, steps)
     airways[box] = tubes
     facts = lung_facts(part, smooth, labels[box], tubes, gas, GRID_MM)
     return labels, airways, warnings + judge(facts)
@@ -113,10 +119,10 @@ def _closed(hu: np.ndarray, sides: np.ndarray, airways: np.ndarray) -> np.ndarra
     return result
 
 
-def _to_the_pleura(labels: np.ndarray, free: np.ndarray) -> np.ndarray:
-    """Grow each lung by ``BORDER_STEPS`` voxels where the voxels are ``free``."""
+def _to_the_pleura(labels: np.ndarray, free: np.ndarray, steps: int) -> np.ndarray:
+    """Grow each lung by ``steps`` voxels where the voxels are ``free``."""
     labels = labels.copy()
-    for _ in range(BORDER_STEPS):
+    for _ in range(steps):
         for side in (LEFT, RIGHT):
             labels[dilate(labels == side) & free & (labels == 0)] = side
     return labels
@@ -142,17 +148,26 @@ def body_interior(hu: np.ndarray) -> np.ndarray:
     # the opening has to be undone, or thin walls between lung and room air would be leaks
     body |= dilate(body, 3) & (hu > AERATED_HU)
     regions, count = ndimage.label(~body, structure=IN_PLANE)
-    edges = (np.s_[:, 0], np.s_[:, -1], np.s_[:, :, 0], np.s_[:, :, -1])
-    border = np.zeros(count + 1, dtype=bool)
-    for edge in edges:
-        border[regions[edge]] = True
-    border[0] = False
-    dark = hu < ROOM_AIR_HU
-    if np.mean(np.concatenate([dark[edge].ravel() for edge in edges])) < CROPPED:
-        sizes = np.bincount(regions.ravel(), minlength=count + 1)
-        gas = np.bincount(regions[dark], minlength=count + 1)
-        border &= (gas > 0.5 * sizes) | (sizes * GRID_MM**2 < MIN_REGION_MM2)
-    return ~border[regions]
+    return ~_room_air(hu, regions, count)[regions]
+
+
+def _room_air(hu: np.ndarray, regions: np.ndarray, count: int) -> np.ndarray:
+    """Tell which regions of the slices are room air: those at the sides, but for cut lung.
+
+    Lung that a side of a cropped image cuts holds tissue, leaves the corners of the slice and one
+    of its sides alone, and meets the side along a part of its outline only.
+    """
+    sides = (np.s_[:, 0], np.s_[:, -1], np.s_[:, :, 0], np.s_[:, :, -1])
+    met = np.array([np.bincount(regions[side].ravel(), minlength=count + 1) for side in sides])
+    sizes = np.bincount(regions.ravel(), minlength=count + 1)
+    dark = np.bincount(regions[hu < ROOM_AIR_HU], minlength=count + 1)
+    outside = (dark > 0.5 * sizes) | (sizes * GRID_MM**2 < MIN_REGION_MM2)
+    outside |= met.sum(axis=0) > CUT_LENGTH * np.sqrt(sizes)
+    outside |= (met[2] > 0) & (met[3] > 0)
+    outside[regions[:, [0, 0, -1, -1], [0, -1, 0, -1]]] = True
+    outside &= met.any(axis=0)
+    outside[0] = False
+    return outside
 
 
 def part_left_right(
