@@ -63,5 +63,7 @@ class LobeMatches:
 def _contentTime(node: Any) -> int:
     """When what a node holds was changed last."""
     if node.IsA("vtkMRMLSegmentationNode"):
-        return int(node.GetSegmentation().GetMTime())
+        segmentation = node.GetSegmentation()
+        parts = [segmentation.GetSegment(name) for name in segmentation.GetSegmentIDs()]
+        return max(int(part.GetMTime()) for part in (segmentation, *parts))
     return int(node.GetImageData().GetMTime()) if node.GetImageData() is not None else 0

@@ -41,6 +41,7 @@ class ScoreTable:
             isLong = column in (0, SCORE_COLUMN)
             mode = qt.QHeaderView.ResizeToContents if isLong else qt.QHeaderView.Stretch
             header.setSectionResizeMode(column, mode)
+        table.setIconSize(qt.QSize(10, 10))
         table.verticalHeader().setVisible(False)
         table.verticalHeader().setDefaultSectionSize(ROW_HEIGHT)
         table.setVerticalScrollBarPolicy(qt.Qt.ScrollBarAlwaysOff)

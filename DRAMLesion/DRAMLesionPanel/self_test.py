@@ -1,6 +1,7 @@
 """The module's own test, for any real Slicer: `slicer.selfTests["DRAMLesion"]()`.
 
-Whatever needs packages that are not installed is left out, and said so.
+It closes the scene. docs/slicer-check.md has what it cannot see. Whatever needs packages that are
+not installed is left out, and said so.
 """
 
 import shutil
@@ -67,6 +68,9 @@ class DRAMLesionTest(ScriptedLoadableModuleTest):
         self._check(result.complete, "every node is there")
         self._check(result.edited() == [], "nothing counts as edited")
         self._checkThreshold(result)
+        self._checkMovesWithCt(result)
+        self._checkSurfacesAndChart(result)
+        self._checkPanel(result)
         folder = Path(tempfile.mkdtemp(dir=slicer.app.temporaryPath))
         try:
             self._checkSavedScene(result, folder)
@@ -86,6 +90,68 @@ class DRAMLesionTest(ScriptedLoadableModuleTest):
         found = result.pseudolabel() == 2
         self._check((found == expected).all(), "the pseudo-label follows the threshold")
         self._check(preview.current and result.edited() == [], "and is not taken for an edit")
+
+    def _checkMovesWithCt(self, result: Any) -> None:
+        """A transform above the CT takes the result along, hardened or taken away."""
+        import numpy as np
+
+        from DRAMLesionLib.mrml import volumes
+
+        lobes = result.lobes()
+        matrix = np.eye(4)
+        matrix[:3, 3] = (30, 0, 0)
+        transform = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLinearTransformNode")
+        slicer.util.updateTransformMatrixFromArray(transform, matrix)
+        for change in ("put under", "taken out", "put under", "hardened"):
+            if change == "hardened":
+                result.ct.HardenTransform()
+            else:
+                parent = transform.GetID() if change == "put under" else None
+                result.ct.SetAndObserveTransformNodeID(parent)
+            result.follow_ct()
+            places = [volumes.ijk_to_world(node) for node in (result.ct, result.get("refined"))]
+            self._check(np.allclose(*places), f"the map lies on the CT that was {change}")
+            self._check((result.lobes() == lobes).all(), f"and the lobes ({change})")
+        self._check(result.edited() == [], "nothing counts as edited")
+
+    def _checkSurfacesAndChart(self, result: Any) -> None:
+        from DRAMLesionLib.mrml import surfaces
+
+        result.update_scores("pseudolabel")
+        for _share in surfaces.make_surfaces(result):
+            slicer.app.processEvents()
+        made = result.get("segmentation").GetClosedSurfaceInternalRepresentation("lobe_RUL")
+        self._check(made.GetNumberOfPoints() > 100, "a lobe has a surface")
+        chart = result.chart()
+        names = [chart.GetNthPlotSeriesNode(number).GetName()[:3] for number in range(5)]
+        self._check(sorted(names) == ["LLL", "LUL", "RLL", "RML", "RUL"], "the legend names lobes")
+
+    def _checkPanel(self, result: Any) -> None:
+        """The panel itself, where there is a window: editor, two CTs, what is offered."""
+        if slicer.app.layoutManager() is None:
+            self.delayDisplay("Left out, since there is no window: the panel")
+            return
+        slicer.util.selectModule("DRAMLesion")
+        widget = slicer.modules.DRAMLesionWidget
+        ui, ct = widget.ui, result.ct
+        ui.inputVolumeSelector.setCurrentNode(ct)
+        ui.editButton.checked = True
+        node = widget.results.editor.widget.mrmlSegmentEditorNode()
+        single = slicer.vtkMRMLSegmentationNode.EditAllowedInsideSingleSegment
+        mask = (node.GetMaskMode(), node.GetMaskSegmentID())
+        ui.editButton.checked = False
+        self._check(mask == (single, "lungs"), "the editor is masked to the lobes")
+        other = slicer.modules.volumes.logic().CloneVolume(slicer.mrmlScene, ct, "another CT")
+        ui.inputVolumeSelector.setCurrentNode(other)
+        shown = result.get("segmentation").GetDisplayNode().GetVisibility()
+        self._check(not shown, "another CT hides this result")
+        ui.inputVolumeSelector.setCurrentNode(ct)
+        shown = result.get("segmentation").GetDisplayNode().GetVisibility()
+        self._check(bool(shown), "and the CT itself shows it again")
+        ui.inputVolumeSelector.setCurrentNode(result.get("dram"))
+        chosen = ui.inputVolumeSelector.currentNode()
+        self._check(chosen is not result.get("dram"), "a map is not offered as CT")
+        ui.inputVolumeSelector.setCurrentNode(ct)
 
     def _checkSavedScene(self, result: Any, folder: Path) -> None:
         from DRAMLesionLib.lobes import Lobe

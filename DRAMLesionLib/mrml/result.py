@@ -326,8 +326,20 @@ class Result:
         for role in _KINDS:
             node = self.get(role)
             if node is not None:
+                for helper in _helpers_of(node):
+                    slicer.mrmlScene.RemoveNode(helper)
                 slicer.mrmlScene.RemoveNode(node)
         slicer.mrmlScene.RemoveNode(self.node)
+
+
+def _helpers_of(node: Any) -> list[Any]:
+    """Return the display and storage nodes of a node, which the scene would keep without it."""
+    found = []
+    if node.IsA("vtkMRMLDisplayableNode"):
+        found += [node.GetNthDisplayNode(n) for n in range(node.GetNumberOfDisplayNodes())]
+    if node.IsA("vtkMRMLStorableNode"):
+        found += [node.GetNthStorageNode(n) for n in range(node.GetNumberOfStorageNodes())]
+    return [helper for helper in found if helper is not None]
 
 
 Voxels: TypeAlias = "np.ndarray | vtk.vtkImageData"
@@ -408,7 +420,7 @@ def _fill(
     if "pseudolabel" not in keep:
         threshold = _threshold_of(report)
         result.node.SetParameter("threshold", f"{threshold:.4f}")
-        put_pseudolabel(result, threshold)
+        yield from _pseudolabel_steps(result, threshold)
         yield
     result.node.SetParameter(_VOXEL_ML, repr(volumes.voxel_ml(ct)))
     result.set_rows(scores.rows_of_report(report), NETWORK)
@@ -425,9 +437,11 @@ def _fill_maps(result: Result, images: dict[str, Voxels]) -> Iterator[None]:
     highest = {}
     for role, name in (("dram", "dram"), ("refined", "dram_refined")):
         node = _make_node(result, role)
-        volumes.put_map(node, images.pop(name), result.ct)
-        highest[role] = float(slicer.util.arrayFromVolume(node).max())
+        # before there are voxels: a new display would look for a window among all of them
         display.show_as_heat_map(node)
+        volumes.put_map(node, images.pop(name), result.ct)
+        yield
+        highest[role] = float(slicer.util.arrayFromVolume(node).max())
         yield
     is_empty = highest["refined"] <= EMPTY_BELOW < highest["dram"]
     result.node.SetParameter("map", "dram" if is_empty else "refined")
@@ -455,18 +469,28 @@ def put_pseudolabel(result: Result, threshold: float) -> None:
         result: A result with maps and segmentation.
         threshold: Of the map that :attr:`Result.map_role` names, 0 to 1.
     """
+    for _step in _pseudolabel_steps(result, threshold):
+        pass
+
+
+def _pseudolabel_steps(result: Result, threshold: float) -> Iterator[None]:
     ct, node = result.ct, result.get("pseudolabel")
     lobes = result.lobes()
-    values = slicer.util.arrayFromVolume(result.get(result.map_role))
+    box = segments.bounding_box(lobes)
+    inside = tuple(slice(low, high) for low, high in zip(*box, strict=True))
+    yield
+    vessels = segments.mask_of(result.get("segmentation"), "vessels", ct)[inside]
+    values = slicer.util.arrayFromVolume(result.get(result.map_role))[inside]
     labels = np.zeros(lobes.shape, dtype=np.uint8)
-    labels[segments.mask_of(result.get("segmentation"), "vessels", ct)] = segments.VESSEL_LABEL
-    labels[values > np.float32(threshold)] = segments.LESION_LABEL
-    labels[lobes == 0] = 0
+    labels[inside][vessels] = segments.VESSEL_LABEL
+    labels[inside][values > np.float32(threshold)] = segments.LESION_LABEL
+    labels[inside][lobes[inside] == 0] = 0
+    yield
     _place(node, ct)
     with modified_once(node):
-        box = segments.bounding_box(lobes)
         segments.put_layer(node, segments.PSEUDOLABEL_SEGMENTS, labels, ct, box)
-        segments.put_layer(node, [segments.LUNGS_SEGMENT], (lobes > 0).astype(np.uint8), ct)
+        segments.put_layer(node, [segments.LUNGS_SEGMENT], (lobes > 0).astype(np.uint8), ct, box)
+    yield
     result.accept("pseudolabel", segments.Fingerprint.of(labels).text)
 
 

@@ -22,6 +22,9 @@ from DRAMLesionLib.mrml.segments import SURFACE
 FINE_MM, COARSE_MM = 1.0, 2.0
 """Size of the blocks that a surface is made from: of lesions and vessels, and of lobes."""
 
+MOST_BLOCKS = 2e6
+"""Where there would be more, the blocks are larger."""
+
 _SMOOTHING = 20
 _PASS_BAND = 0.05
 
@@ -74,6 +77,8 @@ def _surface(node: Any, identifier: str, block_mm: float) -> vtk.vtkPolyData:
     image.GetImageToWorldMatrix(matrix)
     to_world = slicer.util.arrayFromVTKMatrix(matrix)
     spacing = np.linalg.norm(to_world[:3, :3], axis=0)[::-1]
+    extent_mm = [(part.stop - part.start) * s for part, s in zip(box, spacing, strict=True)]
+    block_mm = max(block_mm, float(np.cbrt(np.prod(extent_mm) / MOST_BLOCKS)))
     size = np.maximum(1, np.round(block_mm / spacing)).astype(int)
     first = np.array(image.GetExtent()[::2])[::-1] + [part.start for part in box]
     return _contour(_blocks(mask[box], size), size, first, to_world)
@@ -83,9 +88,9 @@ def _blocks(mask: np.ndarray, size: np.ndarray) -> np.ndarray:
     """Return the share of each block of voxels that lies in a mask, with a rim of empty blocks."""
     rest = [(0, -length % s) for length, s in zip(mask.shape, size, strict=True)]
     padded = np.pad(mask, rest)
-    pairs = [(n // s, s) for n, s in zip(padded.shape, size, strict=True)]
-    split = padded.reshape([part for pair in pairs for part in pair])
-    counts = split.sum(axis=5, dtype=np.uint16).sum(axis=(1, 3), dtype=np.float32)
+    counts = np.zeros([n // s for n, s in zip(padded.shape, size, strict=True)], np.uint16)
+    for first in np.ndindex(*size):
+        counts += padded[tuple(slice(o, None, s) for o, s in zip(first, size, strict=True))]
     return np.pad(counts / np.float32(size.prod()), 1)
 
 

@@ -152,7 +152,8 @@ def _drawn(window: Any, group: Any, path: Path) -> Path:
 def chart_picture(chart: Any, path: Path, size: tuple[int, int] = (600, 400)) -> Path:
     """Save a simple drawing of a plot chart node: bars or lines of its series.
 
-    The application's plot view is not in the wheel; this one draws the same columns with VTK.
+    The application's plot view is not in the wheel; this one draws the same columns with VTK, and
+    as little text as that view can.
     """
     view = vtk.vtkContextView()
     window = _window(size)
@@ -175,28 +176,29 @@ def chart_picture(chart: Any, path: Path, size: tuple[int, int] = (600, 400)) ->
     return path
 
 
+def legend_of(chart: Any) -> list[str]:
+    """The names that a chart shows: those of its series, and nothing but them.
+
+    The application's plot view writes numbers below bars; label columns show when the mouse points
+    at one.
+    """
+    count = chart.GetNumberOfPlotSeriesNodes() if chart.GetLegendVisibility() else 0
+    return [chart.GetNthPlotSeriesNode(index).GetName() for index in range(count)]
+
+
 def _draw_series(drawing: Any, series: Any) -> Any:
     bars = series.GetPlotType() == slicer.vtkMRMLPlotSeriesNode.PlotTypeBar
     plot = drawing.AddPlot(vtk.vtkChart.BAR if bars else vtk.vtkChart.LINE)
-    source = series.GetTableNode().GetTable()
-    values = source.GetColumnByName(series.GetYColumnName())
-    table = vtk.vtkTable()
-    places, heights = vtk.vtkDoubleArray(), vtk.vtkDoubleArray()
-    places.SetName("x")
+    values = series.GetTableNode().GetTable().GetColumnByName(series.GetYColumnName())
+    heights = vtk.vtkDoubleArray()
     heights.SetName(series.GetName())
     for row in range(values.GetNumberOfValues()):
-        places.InsertNextValue(row)
         heights.InsertNextValue(values.GetVariantValue(row).ToDouble())
-    table.AddColumn(places)
+    table = vtk.vtkTable()
     table.AddColumn(heights)
-    plot.SetInputData(table, 0, 1)
+    plot.SetUseIndexForXSeries(True)
+    plot.SetInputData(table, "", series.GetName())
     plot.SetColorF(*series.GetColor())
-    labels = source.GetColumnByName(series.GetLabelColumnName() or "")
-    if labels is not None:
-        names = vtk.vtkStringArray()
-        for row in range(labels.GetNumberOfValues()):
-            names.InsertNextValue(labels.GetVariantValue(row).ToString())
-        drawing.GetAxis(vtk.vtkAxis.BOTTOM).SetCustomTickPositions(places, names)
     return table
 
 

@@ -15,7 +15,7 @@ from PIL import Image
 
 from Testing.host import pictures
 from Testing.module.cases import MODULE, PICTURES, ROOT
-from Testing.module.driving import type_score
+from Testing.module.driving import show_surfaces, type_score
 
 SCORES = {"LUL": "2", "LLL": "1", "RUL": "0", "RML": "0", "RLL": "3"}
 """What the reader types into the table."""
@@ -96,7 +96,7 @@ class Tutorial:
         self.shots["coronal"] = self.camera.slice("result-coronal", "Green", coronal)
         self.ui.showChartButton.click()
         self.shots["chart"] = self.camera.chart("chart", result.get("chart"))
-        self.ui.show3DButton.click()
+        show_surfaces(self.host, self.widget)
         self.shots["3d"] = self.camera.three_d("result-3d")
 
     def move_threshold(self, threshold: float, place: np.ndarray | None = None) -> None:
@@ -152,7 +152,7 @@ def main() -> None:
     os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
     with Host(MODULE) as host, tempfile.TemporaryDirectory() as folder:
         host.start_up()
-        host.show((560, 1000))
+        host.show((420, 1000))  # the width that the panel has in a new Slicer
         ct = SampleDataLogic.registered[0]["customDownloader"](None)[0]
         import slicer
 
