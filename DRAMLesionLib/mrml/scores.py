@@ -163,7 +163,8 @@ def fill_chart(table: Any, series: Mapping[Lobe, Any], rows: Sequence[LobeRow]) 
     legend names it together with its number.
 
     Args:
-        table: vtkMRMLTableNode; one row, one column a lobe.
+        table: vtkMRMLTableNode; one column a lobe. Its first row is empty: the view begins at the
+            middle of the first group of bars, and would show half of them.
         series: The vtkMRMLPlotSeriesNode of each lobe, which gets the text of the legend as name.
         rows: Lobes; others are left out.
     """
@@ -172,7 +173,7 @@ def fill_chart(table: Any, series: Mapping[Lobe, Any], rows: Sequence[LobeRow]) 
     try:
         table.RemoveAllColumns()
         for lobe in Lobe:
-            _add_numbers(table, lobe.name, [shares.get(lobe) or 0.0])
+            _add_numbers(table, lobe.name, [0.0, shares.get(lobe) or 0.0])
     finally:
         table.EndModify(before)
     for lobe, node in series.items():

@@ -137,6 +137,9 @@ def _managers(setup: Any, names: tuple[str, ...], renderer: Any, node: Any) -> A
         group.AddDisplayableManager(manager)
         managers.append(manager)
     group.SetMRMLDisplayableNode(node)
+    for legend in slicer.util.getNodesByClass("vtkMRMLColorLegendDisplayNode"):
+        # in the application the views are there first, and hear of every scale that is added
+        setup.scene.InvokeEvent(slicer.vtkMRMLScene.NodeAddedEvent, legend)
     group.kept = managers, interactor
     return group
 

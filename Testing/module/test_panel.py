@@ -69,7 +69,7 @@ def test_the_threshold_moves_segment_table_and_chart(finished, run):
     assert widget.ui.tableSourceBox.currentText == "Pseudo-label"
     chart = result.get("chartTable").GetTable().GetColumnByName("LUL")
     lul = 100.0 * expected[run.array("lobes") == Lobe.LUL].mean()
-    assert chart.GetValue(0) == pytest.approx(lul)
+    assert chart.GetValue(1) == pytest.approx(lul)
     assert result.get("series.LUL").GetName() == f"LUL {lul:.1f} %"
     assert result.get("pseudolabel").GetDisplayNode().GetVisibility()
     lesions = result.get("segmentation").GetDisplayNode()

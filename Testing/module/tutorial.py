@@ -104,6 +104,7 @@ class Tutorial:
         self.ui.inputsSection.collapsed = True
         self.ui.editingSection.collapsed = False
         self.ui.thresholdSlider.value = threshold
+        self.host.wait_for(lambda: not self.widget.results.surfaces.running, "the surfaces")
         axial = None if place is None else place[2]
         self.shots["threshold"] = self.camera.slice("threshold-axial", "Red", axial)
 
@@ -112,6 +113,7 @@ class Tutorial:
         self.ui.editButton.click()
         painted = paint()
         self.ui.updateScoresButton.click()
+        self.host.wait_for(lambda: not self.widget.results.surfaces.running, "the surfaces")
         axial = None if place is None else place[2]
         self.shots["editing"] = self.camera.panel("editing")
         self.shots["edited"] = self.camera.slice("edited-axial", "Red", axial)
@@ -131,7 +133,7 @@ class Tutorial:
 
 def montage(panel: Path, views: list[Path], target: Path, columns: int = 2) -> None:
     """Set a panel beside views, as in the application's window."""
-    side = 500
+    side = 540
     height = side * (len(views) // columns)
     left = Image.open(panel).convert("RGB")
     whole = Image.new("RGB", (left.width + columns * side, height), (239, 239, 239))
@@ -140,7 +142,7 @@ def montage(panel: Path, views: list[Path], target: Path, columns: int = 2) -> N
         view = Image.open(path).convert("RGB").resize((side - 4, side - 4))
         whole.paste(view, (left.width + number % columns * side + 2, number // columns * side + 2))
     target.parent.mkdir(exist_ok=True)
-    whole.convert("P", palette=Image.Palette.ADAPTIVE, colors=192).save(target, optimize=True)
+    whole.save(target, optimize=True)
 
 
 def main() -> None:
@@ -152,7 +154,7 @@ def main() -> None:
     os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
     with Host(MODULE) as host, tempfile.TemporaryDirectory() as folder:
         host.start_up()
-        host.show((420, 1000))  # the width that the panel has in a new Slicer
+        host.show((420, 1080))  # the width that the panel has in a new Slicer
         ct = SampleDataLogic.registered[0]["customDownloader"](None)[0]
         import slicer
 
