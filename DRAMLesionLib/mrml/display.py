@@ -122,8 +122,6 @@ def show_colour_scale(shown: Any, others: Collection[Any], title: str) -> None:
     legend.SetTitleText(title)
     legend.SetLabelFormat("%.1f")
     legend.SetNumberOfLabels(3)
-    legend.GetTitleTextProperty().SetFontSize(14)
-    legend.GetLabelTextProperty().SetFontSize(12)
     legend.SetVisibility2D(True)
     legend.SetVisibility3D(False)
     legend.SetVisibility(True)
