@@ -87,7 +87,8 @@ def close_lungs(
         dents = outlines[side].dents(smooth, bone, inner, outlines.get(3 - side))
         dents = _clinging(dents & (sides == 0), mask)
         filled = _closing(mask | dents, _steps(3.0, spacing)) | mask
-        filled &= sides != 3 - side
+        # what lung encloses on all sides; the dome of the liver is enclosed in slices only
+        filled = ndimage.binary_fill_holes(filled) & (sides != 3 - side)
         result[filled & (result == 0) & ~airways & ~hila] = side
     keep = sides > 0
     result[keep] = sides[keep]

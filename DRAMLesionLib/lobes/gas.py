@@ -23,7 +23,7 @@ GAS_HU = -925.0
 """No mean over 4.5 mm below it outside of emphysema and airways,"""
 DARKER_THAN_LUNG = 60.0
 """nor so much darker than the lung's own median."""
-GAS_SHARE = 0.03
+GAS_SHARE = 0.005
 LOW = 0.4
 """Gas of stomach and colon lies below this share of the lungs' height."""
 ISLAND_SHARE = 0.25
