@@ -98,11 +98,11 @@ def prepare(options: argparse.Namespace, config: Config) -> None:
 
 def vessels(options: argparse.Namespace, config: Config) -> None:
     """Train the vessel network and, where it is to be used, ask it about every scan."""
-    from Training.dataset.cache import read_cache
+    from Training.dataset.cache import PREPARED, VESSELS, read_cache
     from Training.learning.engine import make_fabric, train
     from Training.stages.vessels import NAME, VesselExperiment, find_vessels
 
-    cases = read_cache(options.output / "cache")
+    cases = read_cache(options.output / "cache", (*PREPARED, VESSELS))
     fabric = make_fabric(config)
     train(VesselExperiment(cases, config), options.output / NAME, config, fabric)
     if config.regression.vessels == "network" and fabric.is_global_zero:
@@ -111,30 +111,32 @@ def vessels(options: argparse.Namespace, config: Config) -> None:
 
 def regression(options: argparse.Namespace, config: Config) -> None:
     """Train the regression network."""
-    from Training.dataset.cache import read_cache
+    from Training.dataset.cache import PREPARED, VESSELS, VESSELS_BY_NETWORK, read_cache
     from Training.learning.engine import make_fabric, train
     from Training.stages.regression import NAME, RegressionExperiment
 
-    experiment = RegressionExperiment(read_cache(options.output / "cache"), config)
+    arrays = (*PREPARED, VESSELS_BY_NETWORK if config.regression.vessels == "network" else VESSELS)
+    experiment = RegressionExperiment(read_cache(options.output / "cache", arrays), config)
     train(experiment, options.output / NAME, config, make_fabric(config))
 
 
 def pseudolabels(options: argparse.Namespace, config: Config) -> None:
     """Turn dRAMs into labels."""
-    from Training.dataset.cache import read_cache
+    from Training.dataset.cache import PREPARED, read_cache
     from Training.stages.rounds import label
 
-    cases = read_cache(options.output / "cache")
+    cases = read_cache(options.output / "cache", PREPARED)
     label(cases, options.output, config, print, find_labels(options.data))
 
 
 def segmentation(options: argparse.Namespace, config: Config) -> None:
     """Train the final network."""
-    from Training.dataset.cache import read_cache
+    from Training.dataset.cache import LABELS, PREPARED, read_cache
     from Training.learning.engine import make_fabric
     from Training.stages.rounds import train_final
 
-    cases, given = read_cache(options.output / "cache"), find_labels(options.data)
+    cases = read_cache(options.output / "cache", (*PREPARED, LABELS))
+    given = find_labels(options.data)
     train_final(cases, options.output, config, make_fabric(config), print, given)
 
 

@@ -21,17 +21,19 @@ class Doubt:
     """Something that a file does not say about the place of its voxels, or says in two ways.
 
     Attributes:
-        code: ``no-orientation``, ``no-spacing``, ``spacing-contradiction`` or
-            ``orientation-contradiction``.
+        code: ``no-orientation``, ``no-spacing``, ``no-origin``, ``spacing-contradiction``,
+            ``orientation-contradiction`` or ``surplus-bytes``.
         text: What the file does, to be put behind its name.
         severe: Whether a CT cannot be used with it.
         unplaced: Whether the place of the voxels that a reader makes up means nothing.
+        consequence: What that means for the results, where it is not what follows from the rest.
     """
 
     code: str
     text: str
     severe: bool
     unplaced: bool = True
+    consequence: str = ""
 
 
 @dataclass(frozen=True)
@@ -105,6 +107,28 @@ def no_spacing() -> Doubt:
 def no_orientation() -> Doubt:
     """A file that does not say which way its axes run in the body."""
     return Doubt("no-orientation", "does not say how its axes lie in the body", severe=False)
+
+
+def no_origin() -> Doubt:
+    """A file that does not say where its first voxel lies."""
+    return Doubt(
+        "no-origin",
+        "does not say where it lies in the body",
+        severe=False,
+        consequence="masks that other programs made may not fit",
+    )
+
+
+def surplus(count: int) -> Doubt:
+    """A file with more bytes than its voxels take, though with less than a slice of them."""
+    return Doubt(
+        "surplus-bytes",
+        f"holds {count} bytes more than its header tells of",
+        severe=False,
+        unplaced=False,
+        consequence="if they do not stand at the end, voxels are shifted: compare with the "
+        "original",
+    )
 
 
 def sound_spacing(spacing: Iterable[float]) -> bool:

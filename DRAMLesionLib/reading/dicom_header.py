@@ -52,6 +52,9 @@ _MAX_INFLATED = (1 << 28) + (1 << 24)
 _DEFER = 1 << 16
 _MAX_METRES = 1e5
 _NO_VALUE = 0xFFFFFFFF
+_LONG_FORMS = set(b"OB OD OF OL OV OW SQ SV UC UN UR UT UV".split())
+"""Types of values whose length takes four bytes."""
+
 
 _TEXTS = {
     "series": 0x0020000E,
@@ -390,6 +393,35 @@ def _pixels_are_there(dataset: Dataset, stream: BinaryIO, bits: int) -> bool:
         # the parser has found the end of the compressed pixels, or they would not be here
         return True
     end = stream.seek(0, io.SEEK_END)
-    return element.length >= max(1, math.ceil(bits / 8)) and (
-        element.value_tell + element.length <= end
+    behind = element.value_tell + element.length
+    return (
+        element.length >= max(1, math.ceil(bits / 8))
+        and behind <= end
+        and _rest_fits(stream, behind, end, dataset.is_implicit_VR, dataset.is_little_endian)
     )
+
+
+def _rest_fits(
+    stream: BinaryIO, at: int, end: int, implicit: bool | None, little: bool | None
+) -> bool:
+    """Tell whether what stands behind the pixels claims no more than the file holds.
+
+    GDCM asks for as much memory as an element there says that it takes.
+    """
+    order = "little" if little in (True, None) else "big"
+    while at < end:
+        stream.seek(at)
+        head = stream.read(12)
+        if not any(head):  # padding
+            return True
+        if len(head) < 8:
+            return False
+        header, length = 8, head[4:8]
+        if not implicit and head[4:6].isupper():
+            is_long = head[4:6] in _LONG_FORMS
+            header, length = (12, head[8:12]) if is_long else (8, head[6:8])
+        claimed = int.from_bytes(length, order)  # type: ignore[arg-type]
+        if claimed == _NO_VALUE:
+            return True
+        at += header + claimed
+    return at == end

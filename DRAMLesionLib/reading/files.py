@@ -156,7 +156,7 @@ def _judge_ct(path: Path, doubts: Iterable[Doubt]) -> list[ScanWarning]:
         if doubt.severe:
             message = f"{path} {doubt.text}: convert it again from DICOM"
             raise InputError(message)
-        consequence = (
+        consequence = doubt.consequence or (
             "left and right, and the lobes with them, may be exchanged: compare with the images "
             "of the hospital"
             if doubt.unplaced
@@ -174,7 +174,8 @@ def _judge_labels(path: Path, doubts: Iterable[Doubt], *, unplaced: bool) -> lis
             message = f"{path} {doubt.text}: save it again on the grid of its CT"
             raise InputError(message)
         code = UNPLACED if doubt.unplaced else doubt.code
-        warnings.append(ScanWarning(code, f"The label map {doubt.text}."))
+        consequence = f": {doubt.consequence}" if doubt.consequence else ""
+        warnings.append(ScanWarning(code, f"The label map {doubt.text}{consequence}."))
     return warnings
 
 

@@ -19,6 +19,7 @@ from DRAMLesionLib.reading.claim import (
     check_shape,
     letters,
     no_orientation,
+    no_origin,
     no_spacing,
     sound_spacing,
 )
@@ -154,6 +155,9 @@ def _nrrd_doubts(fields: dict[str, str]) -> tuple[Doubt, ...]:
         found.append(Doubt("no-spacing", text, severe=True))
     if fields.get("space", "").lower() not in _NRRD_SPACES:
         found.append(no_orientation())
+    origin = _numbers(fields.get("space origin", "").strip("()"))
+    if not origin or not all(map(math.isfinite, origin)):
+        found.append(no_origin())
     return tuple(found)
 
 
@@ -279,6 +283,8 @@ def _meta_doubts(fields: dict[str, str]) -> tuple[Doubt, ...]:
     numbers = next((_numbers(fields[key]) for key in _META_AXES if key in fields), [])
     if not numbers:
         return (*doubts, no_orientation())
+    if not any(key in fields for key in _META_PLACES[:3]):
+        doubts.append(no_origin())
     axes = round(math.sqrt(len(numbers)))
     found = letters(np.reshape(numbers, (axes, axes))[:3, :3].T)
     told = fields.get("AnatomicalOrientation", "").upper()[:3]

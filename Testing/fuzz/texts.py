@@ -167,7 +167,8 @@ _ROWS: dict[str, tuple[bool, Callable[[list[str], int], list[str]]]] = {
     "a carriage return": (True, _with(lambda row: row.replace(",", ",\r", 1))),
     "blanks": (False, _with(lambda row: row.replace(",", " , "))),
     "an empty line": (False, lambda lines, at: [*lines[:at], "", *lines[at:]]),
-    "nothing below the head": (True, lambda lines, _: lines[:1]),
+    # the scans are named then as those that have no row
+    "nothing below the head": (False, lambda lines, _: lines[:1]),
 }
 
 

@@ -18,7 +18,7 @@ from Testing.fuzz.kinds import Change, Kind, Reading
 from Testing.fuzz.texts import change_json, change_text
 from Testing.training.small_cache import write_small_cache
 from Training.config import RegressionConfig, load_config
-from Training.dataset.cache import read_cache
+from Training.dataset.cache import LABELS, PREPARED, read_cache, write_meta
 from Training.learning.engine import last_logged, make_fabric, read_run, train
 from Training.slices.measure import read_slices
 from Training.stages.prepare import grid_image
@@ -26,11 +26,13 @@ from Training.stages.regression import RegressionExperiment
 
 _TINY = Path(Training.__file__).with_name("configs") / "tiny.yaml"
 _NPY_HEADER = 128
-_ARRAYS = ("regression/image", "regression/lobes", "segmentation/image", "segmentation/labels")
+_ARRAYS = (*PREPARED, LABELS)
 
 
 def _write_cache(folder: Path) -> None:
-    write_small_cache(folder / "cache")
+    cache = write_small_cache(folder / "cache")
+    for case in read_cache(cache):
+        write_meta(case.folder, case.meta)
 
 
 def _change_cache(folder: Path, rng: Rng) -> Change:
@@ -73,7 +75,7 @@ def _change_array_header(data: bytes, rng: Rng) -> tuple[bytes, Change]:
 
 def _read_cache(folder: Path) -> Reading:
     content: dict[str, object] = {}
-    for case in read_cache(folder / "cache"):
+    for case in read_cache(folder / "cache", _ARRAYS):
         content[case.name] = (case.validation, str(case.scores), str(case.boxes))
         for kind in ("regression", "segmentation"):
             grid = grid_image(case.meta["grids"][kind])

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -188,14 +189,15 @@ def _remedy(name: str) -> str:
     return f"run the stage {stage!r}, which makes it anew"
 
 
-def read_cache(folder: Path) -> list[CachedCase]:
+def read_cache(folder: Path, whole: Sequence[str] = ()) -> list[CachedCase]:
     """Return the prepared cases.
 
     Args:
         folder: ``OUTPUT/cache``.
+        whole: Arrays that must be undamaged where they are there; all of each is read.
 
     Raises:
-        InputError: If ``prepare`` has not finished there.
+        InputError: If ``prepare`` has not finished there, or an array is damaged.
     """
     try:
         index = typed.read_json(folder / INDEX, Index, others=True)
@@ -204,7 +206,13 @@ def read_cache(folder: Path) -> list[CachedCase]:
             f"there is no prepared data set in {folder}: run the stage 'prepare' first ({error})"
         )
         raise InputError(message) from error
-    return [CachedCase(one.name, folder / one.name, one.validation) for one in index.cases]
+    cases = [CachedCase(one.name, folder / one.name, one.validation) for one in index.cases]
+    for case in cases:
+        for name in whole:
+            if case.has(name) and not case.is_sound(name):
+                message = f"the array {name} of {case.name} is damaged: {_remedy(name)}"
+                raise InputError(message)
+    return cases
 
 
 def write_index(folder: Path, names: list[str], validation_share: float) -> None:

@@ -187,7 +187,18 @@ def _sound_state(path: Path) -> dict[str, Any] | None:
         if is_out_of_memory(error):
             raise
         return None
-    return state
+    return state if _is_state(state) else None
+
+
+def _is_state(state: Any) -> bool:
+    """Tell whether something is what a run keeps."""
+    return (
+        isinstance(state, dict)
+        and type(state.get("step")) is int
+        and state["step"] >= 0
+        and isinstance(state.get("network"), dict)
+        and isinstance(state.get("optimiser"), dict)
+    )
 
 
 def _is_unsealed(path: Path) -> bool:

@@ -257,3 +257,20 @@ def test_what_is_stored_names_no_file_and_no_series(tmp_path, volume):
     paths[6].write_bytes(paths[6].read_bytes()[:2000])
     assert "1 DICOM image(s) are cut short" in stored()
     assert "iller" not in stored()
+
+
+@pytest.mark.parametrize("implicit", [False, True])
+def test_claims_behind_the_pixels_are_bounded_by_the_file(tmp_path, ct, volume, implicit):
+    chest.write_series(tmp_path, volume)
+    path = sorted(tmp_path.iterdir())[20]
+    if implicit:
+        one = pydicom.dcmread(path)
+        one.file_meta.TransferSyntaxUID = pydicom.uid.ImplicitVRLittleEndian
+        one.save_as(path, implicit_vr=True, little_endian=True)
+    sound = path.read_bytes()
+    # a trailing padding element, as some archives write it
+    head = b"\xfc\xff\xfc\xff" + (b"" if implicit else b"OB\0\0")
+    path.write_bytes(sound + head + (4).to_bytes(4, "little") + b"\0" * 4)
+    assert same(files.read_ct(tmp_path)[0], ct)
+    path.write_bytes(sound + head + (1_500_000_000).to_bytes(4, "little") + b"\1" * 40)
+    assert "cut short or damaged" in message(tmp_path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import os
+import re
 import shutil
 import socket
 import struct
@@ -573,3 +574,29 @@ def test_letters_of_axes():
     assert claim.letters(np.eye(3)) == "LPS"
     assert claim.letters(np.diag([-1.0, -1.0, 1.0])) == "RAS"
     assert claim.letters(np.eye(3)[:, [2, 0, 1]]) == "SLP"
+
+
+@pytest.mark.parametrize("name", ["a.nii", "a.nrrd", "a.mha"])
+def test_bytes_that_no_voxel_takes_are_told(tmp_path, ct, name):
+    path = tmp_path / name
+    sitk.WriteImage(ct, str(path))
+    assert codes(path) == []
+    content = path.read_bytes()
+    path.write_bytes(content[:-5000] + b"\1" * 101 + content[-5000:])
+    (warning,) = files.read_ct(path)[1]
+    assert warning.code == "surplus-bytes"
+    assert "holds 101 bytes more than its header tells of" in warning.message
+
+
+@pytest.mark.parametrize(
+    ("name", "line"), [("a.nrrd", rb"(?m)^space origin:.*\n"), ("a.mha", rb"(?m)^Offset =.*\n")]
+)
+def test_a_file_that_does_not_say_where_it_lies(tmp_path, ct, name, line):
+    path = tmp_path / name
+    sitk.WriteImage(ct, str(path))
+    content = path.read_bytes()
+    path.write_bytes(re.sub(line, b"", content, count=1))
+    assert len(path.read_bytes()) < len(content)
+    (warning,) = files.read_ct(path)[1]
+    assert warning.code == "no-origin"
+    assert "masks that other programs made may not fit" in warning.message

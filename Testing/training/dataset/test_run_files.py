@@ -11,7 +11,7 @@ from DRAMLesionLib.lobes import Lobe
 from Testing.library.mutation import damaged, mutated, seeded
 from Testing.training.small_cache import write_small_cache
 from Training.config import RegressionConfig, to_plain
-from Training.dataset.cache import INDEX, META, CachedCase, read_cache
+from Training.dataset.cache import INDEX, LABELS, META, CachedCase, read_cache
 from Training.evaluation import run, sets
 from Training.learning import engine
 from Training.stages import segmentation
@@ -139,3 +139,18 @@ def test_the_manifest_of_a_benchmark_set(tmp_path):
     tried = _try_all(path, read)
     assert tried.refused > 50
     assert tried.unnamed == []
+
+
+@pytest.mark.parametrize(
+    ("name", "stage"), [("regression/image", "prepare"), (LABELS, "pseudolabels")]
+)
+def test_a_stage_does_not_begin_on_a_damaged_array(cache, name, stage):
+    assert len(read_cache(cache, [name])) == 3
+    path = cache / "case-1" / f"{name}.npy"
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 4
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=rf"{name} of case-1 is damaged: .*'{stage}'"):
+        read_cache(cache, [name])
+    # who does not read the array does not mind
+    assert len(read_cache(cache, ["regression/lobes"])) == 3

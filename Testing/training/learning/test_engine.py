@@ -236,3 +236,12 @@ def test_the_cache_of_these_tests_has_all_kinds_of_lobes(output):
     scores = [score for case in read_cache(output / "cache") for score in case.scores.values()]
     assert {0, 2, 4} <= set(scores)
     assert len(scores) == 3 * len(Lobe)
+
+
+@pytest.mark.parametrize(
+    "content", [[1, 2], torch.zeros(3), {"step": 3}, {"step": "3", "network": {}, "optimiser": {}}]
+)
+def test_a_file_that_holds_something_else_is_no_checkpoint(content, tmp_path):
+    torch.save(content, tmp_path / "checkpoint.pt")
+    with pytest.raises(InputError, match=r"checkpoint\.pt is damaged"):
+        read_checkpoint(tmp_path)
