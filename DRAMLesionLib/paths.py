@@ -58,6 +58,17 @@ def existing(path: Path | str) -> Path:
     return path
 
 
+def content_of(path: Path) -> bytes:
+    """Return the content of a small file.
+
+    Raises:
+        OSError: If it cannot be read, or is a pipe or a device, which might never end.
+    """
+    if not (path.is_file() or path.is_dir()) and path.exists():
+        raise OSError(errno.EINVAL, "it is a pipe or a device")
+    return path.read_bytes()
+
+
 def readable_name(path: Path) -> None:
     """Refuse a path that is not UTF-8: the readers in C++ end the process on it.
 

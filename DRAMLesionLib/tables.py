@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from DRAMLesionLib.errors import InputError
+from DRAMLesionLib.paths import content_of
 
 _SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs"}
 _BOMS = {
@@ -149,7 +150,7 @@ def _text(path: Path, columns: Sequence[str]) -> str:
     """Return the text of a table, whichever way a spreadsheet has encoded it."""
     try:
         size = path.stat().st_size
-        data = path.read_bytes() if size <= _MAX_BYTES else b""
+        data = content_of(path) if size <= _MAX_BYTES else b""
     except OSError as error:
         message = (
             f"cannot read {path}, the table with the columns {', '.join(columns)}: {error.strerror}"

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 from DRAMLesionLib.errors import InputError
+from DRAMLesionLib.paths import content_of
 
 T = TypeVar("T")
 
@@ -143,7 +144,7 @@ def load_json(path: Path) -> Any:
         InputError: If it cannot be read or is no JSON.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = content_of(path).decode("utf-8")
     except OSError as error:
         message = f"cannot read {path}: {error.strerror}"
         raise InputError(message) from error

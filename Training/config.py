@@ -19,6 +19,7 @@ from DRAMLesionLib.errors import InputError
 from DRAMLesionLib.lesions.chunks import ChunkConfig, Scale
 from DRAMLesionLib.lesions.crf import CRFConfig
 from DRAMLesionLib.networks.unet import Prior, Width
+from DRAMLesionLib.paths import content_of
 from DRAMLesionLib.typed import Between, Filled, build
 
 Share = Annotated[float, Between(0, 1)]
@@ -456,7 +457,7 @@ def read_yaml(path: Path) -> Any:
         InputError: If it cannot be read, is no YAML, or has a setting twice.
     """
     try:
-        return _parse_yaml(path.read_text(encoding="utf-8"), str(path))
+        return _parse_yaml(content_of(path).decode("utf-8"), str(path))
     except OSError as error:
         message = f"cannot read the configuration {path}: {error.strerror}"
         raise InputError(message) from error

@@ -25,6 +25,9 @@ THICK_SLICES_MM = 5.0
 MAX_SLICE_MM = 10.0
 """Slices further apart than the first get a warning, than the second an error."""
 
+_FAR_MM = 1e5
+"""A table moves by some metres; numbers beyond are no places."""
+
 _TOLERANCE = 1e-3
 """How far direction cosines may be from orthonormal: files round them to about four digits."""
 
@@ -104,6 +107,12 @@ def check_volume(header: Header, name: str) -> None:
     spacing = header.GetSpacing()
     if not all(math.isfinite(s) and s > 0 for s in spacing):
         message = f"{name} has an impossible voxel spacing ({by(spacing)} mm); convert it again"
+        raise InputError(message)
+    if not all(abs(place) <= _FAR_MM for place in header.GetOrigin()):
+        message = (
+            f"{name} says that it lies at {by(header.GetOrigin())} mm, farther away than any "
+            "scanner can see; convert it again"
+        )
         raise InputError(message)
     _check_direction(header, name)
 

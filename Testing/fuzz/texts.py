@@ -206,7 +206,9 @@ def _change_settings(folder: Path, rng: Rng) -> Change:
     path = folder / "run.yaml"
     how = rng.random()
     if how < 0.05:
-        return replace_file(path, rng)
+        change = replace_file(path, rng)
+        # no setting at all is a sound file: all have their defaults
+        return Change(change.what, guarded=not path.is_file() or path.stat().st_size > 0)
     if how < 0.3:
         changed, change = change_text(path.read_bytes(), rng)
         path.write_bytes(changed)

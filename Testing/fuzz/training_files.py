@@ -181,7 +181,8 @@ def _change_slices(folder: Path, rng: Rng) -> Change:
         picture.load()
     name = pick(rng, list(_PICTURES))
     _PICTURES[name](picture, path, rng)
-    return Change(f"{kind}: {name}", guarded=True)
+    # a smoother picture is another picture; a mask has two values
+    return Change(f"{kind}: {name}", guarded=(kind, name) != ("images", "soft values"))
 
 
 def _alpha(picture: Image.Image, path: Path, _: Rng) -> None:
@@ -229,9 +230,11 @@ _PICTURES = {
 
 
 def _read_slices(folder: Path) -> Reading:
-    slices = read_slices(folder / "images", folder / "masks")
+    told: list[str] = []
+    slices = read_slices(folder / "images", folder / "masks", told.append)
     content: dict[str, object] = {f"{one.name} grey": one.grey for one in slices}
-    return Reading({**content, **{f"{one.name} truth": one.truth for one in slices}})
+    content |= {f"{one.name} truth": one.truth for one in slices}
+    return Reading(content, frozenset(told))
 
 
 KINDS = (

@@ -126,12 +126,12 @@ class CachedCase:
             InputError: If it is not there or, as far as length and header tell, damaged.
         """
         path = self._path(name)
+        if not path.is_file():  # reading a pipe would wait for ever
+            message = f"{path} is missing: {_remedy(name)}"
+            raise InputError(message)
         try:
             values = np.load(path, mmap_mode="r", allow_pickle=False)
             whole = seals.sealed_length(path) == values.offset + values.nbytes
-        except FileNotFoundError as error:
-            message = f"{path} is missing: {_remedy(name)}"
-            raise InputError(message) from error
         # what a damaged header raises depends on where the damage is
         except (OSError, ValueError, TypeError, SyntaxError, OverflowError, MemoryError) as error:
             message = f"{path} is damaged ({error}): {_remedy(name)}"

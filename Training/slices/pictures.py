@@ -120,7 +120,7 @@ def _by_name(folder: Path, report: Callable[[str], None]) -> tuple[dict[str, Pat
     for path in sorted(folder.iterdir()):
         if path.name.startswith("."):
             continue
-        if path.suffix.lower() not in SUFFIXES or path.is_dir():
+        if path.suffix.lower() not in SUFFIXES or not path.is_file():
             report(f"left out: {path} is none of {', '.join(SUFFIXES)}")
             continue
         name = unicodedata.normalize("NFC", path.stem)

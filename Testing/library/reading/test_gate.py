@@ -576,18 +576,6 @@ def test_letters_of_axes():
     assert claim.letters(np.eye(3)[:, [2, 0, 1]]) == "SLP"
 
 
-@pytest.mark.parametrize("name", ["a.nii", "a.nrrd", "a.mha"])
-def test_bytes_that_no_voxel_takes_are_told(tmp_path, ct, name):
-    path = tmp_path / name
-    sitk.WriteImage(ct, str(path))
-    assert codes(path) == []
-    content = path.read_bytes()
-    path.write_bytes(content[:-5000] + b"\1" * 101 + content[-5000:])
-    (warning,) = files.read_ct(path)[1]
-    assert warning.code == "surplus-bytes"
-    assert "holds 101 bytes more than its header tells of" in warning.message
-
-
 @pytest.mark.parametrize(
     ("name", "line"), [("a.nrrd", rb"(?m)^space origin:.*\n"), ("a.mha", rb"(?m)^Offset =.*\n")]
 )
@@ -600,3 +588,15 @@ def test_a_file_that_does_not_say_where_it_lies(tmp_path, ct, name, line):
     (warning,) = files.read_ct(path)[1]
     assert warning.code == "no-origin"
     assert "masks that other programs made may not fit" in warning.message
+
+
+@pytest.mark.parametrize("name", ["a.nrrd", "a.mha"])
+def test_places_that_no_scanner_sees_are_refused(tmp_path, ct, name):
+    path = tmp_path / name
+    sitk.WriteImage(ct, str(path))
+    content = path.read_bytes()
+    line = rb"space origin: (1e30,0,0)" if name.endswith("nrrd") else rb"Offset = 1e30 0 0"
+    path.write_bytes(re.sub(rb"(?m)^(space origin:|Offset =).*$", line, content, count=1))
+    assert "farther away than any scanner can see" in message(path)
+    with pytest.raises(InputError, match="farther away"):
+        files.read_labels(path)
