@@ -121,6 +121,9 @@ def _png(path: Path) -> str | None:
 
     try:
         with Image.open(path) as picture:
+            # of the pixels' own checksums only this takes notice
+            picture.verify()
+        with Image.open(path) as picture:
             picture.load()
     except SyntaxError:  # what Pillow says of a broken checksum
         return "damaged"

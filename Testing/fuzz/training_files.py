@@ -181,8 +181,8 @@ def _change_slices(folder: Path, rng: Rng) -> Change:
         picture.load()
     name = pick(rng, list(_PICTURES))
     _PICTURES[name](picture, path, rng)
-    # a smoother picture is another picture; a mask has two values
-    return Change(f"{kind}: {name}", guarded=(kind, name) != ("images", "soft values"))
+    # other pictures, and sound ones; a mask has two values
+    return Change(f"{kind}: {name}", guarded=(kind, name) not in _OTHERS)
 
 
 def _alpha(picture: Image.Image, path: Path, _: Rng) -> None:
@@ -227,6 +227,9 @@ _PICTURES = {
     "colours": lambda p, path, _: Image.merge("RGB", (p, p, p.point(lambda v: 255 - v))).save(path),
     "a picture of another kind": lambda p, path, _: p.save(path, "GIF"),
 }
+
+
+_OTHERS = {("images", "soft values"), ("images", "palette")}
 
 
 def _read_slices(folder: Path) -> Reading:

@@ -43,6 +43,7 @@ def _write_case(folder: Path, scores: dict[Lobe, int], rng: np.random.Generator)
     box = [[0, n] for n in SHAPE]
     grid = {"size": list(SHAPE[::-1]), "spacing": [4.0] * 3, "origin": [0.0] * 3}
     meta = {
+        "origin": {"format": 0, "files": {"scan": [["scan.nii.gz", 1, 1]]}},
         "scores": {lobe.name: scores.get(lobe) for lobe in Lobe},
         "boxes": {"LUL": [[0, 12], *box[1:]], "LLL": [[12, 24], *box[1:]]},
         "grids": {"regression": grid, "segmentation": grid},

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from DRAMLesionLib.typed import Between, FileName
 
@@ -51,14 +51,14 @@ class Meta:
         scores: Of its lobes.
         boxes: First and last + 1 index (k, j, i) of each lobe that is there.
         grids: Of its arrays.
-        origin: Checksum of what the case was made from.
+        origin: Settings and files that the case was made from.
         notes: What a user has to know about it.
     """
 
     scores: ScoresOfCase
     boxes: dict[LobeName, tuple[Side, Side, Side]]
     grids: Grids
-    origin: str = ""
+    origin: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
 

@@ -254,6 +254,9 @@ def _levels(values: np.ndarray, path: Path) -> np.ndarray:
 def _pixels(path: Path) -> tuple[np.ndarray, np.ndarray, int]:
     """Return red, green and blue (j, i, 3), opacity (j, i) up to 255, and the value of white."""
     try:
+        # reading the pixels does not look at their checksums
+        with Image.open(path) as image:
+            image.verify()
         with Image.open(path) as image:
             if reason := _no_slice(image):
                 message = f"{path.name} {reason}"

@@ -231,3 +231,24 @@ def test_any_damaged_picture_is_read_or_refused(kind, tmp_path):
             except InputError:
                 refused += 1
     assert refused > 20
+
+
+def test_a_bit_of_a_mask_that_has_flipped_is_found(tmp_path):
+    path = tmp_path / "mask.png"
+    values = np.zeros((40, 48), dtype=np.uint8)
+    values[10:20, 10:30] = 255
+    Image.fromarray(values).save(path)
+    sound = path.read_bytes()
+    assert read_mask(path)[0].sum() == 200
+    refused = 0
+    for place in range(8, len(sound)):
+        content = bytearray(sound)
+        content[place] ^= 16
+        path.write_bytes(content)
+        try:
+            found, _ = read_mask(path)
+        except InputError:
+            refused += 1
+            continue
+        assert np.array_equal(found, values > 0), place
+    assert refused > 0.8 * (len(sound) - 8)
