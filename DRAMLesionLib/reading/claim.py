@@ -21,8 +21,8 @@ class Doubt:
     """Something that a file does not say about the place of its voxels, or says in two ways.
 
     Attributes:
-        code: ``no-orientation``, ``no-spacing``, ``no-origin``, ``spacing-contradiction``
-            or ``orientation-contradiction``.
+        code: ``no-orientation``, ``no-spacing``, ``no-origin``, ``spacing-contradiction``,
+            ``orientation-contradiction`` or ``surplus-bytes``.
         text: What the file does, to be put behind its name.
         severe: Whether a CT cannot be used with it.
         unplaced: Whether the place of the voxels that a reader makes up means nothing.
@@ -116,6 +116,17 @@ def no_origin() -> Doubt:
         "does not say where it lies in the body",
         severe=False,
         consequence="masks that other programs made may not fit",
+    )
+
+
+def surplus(count: int) -> Doubt:
+    """A file with some more bytes than its voxels take, all of them such as padding is made of."""
+    return Doubt(
+        "surplus-bytes",
+        f"holds {count} bytes more than its header tells of",
+        severe=False,
+        unplaced=False,
+        consequence="if they do not stand at the end, voxels are shifted",
     )
 
 

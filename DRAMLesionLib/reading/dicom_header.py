@@ -52,6 +52,7 @@ _MAX_INFLATED = (1 << 28) + (1 << 24)
 _DEFER = 1 << 16
 _MAX_METRES = 1e5
 _NO_VALUE = 0xFFFFFFFF
+_PADDING = b"\0 \r\n"
 _LONG_FORMS = set(b"OB OD OF OL OV OW SQ SV UC UN UR UT UV".split())
 """Types of values whose length takes four bytes."""
 
@@ -358,6 +359,8 @@ def _slice(path: Path, dataset: Dataset, syntax: str, stream: BinaryIO) -> Slice
         if is_ct:
             raise DamagedImageError
         return None
+    if is_ct and tags["photometric"] in _GREY and _holds_more(dataset, stream, bits):
+        raise DamagedImageError
     return found
 
 
@@ -399,6 +402,16 @@ def _pixels_are_there(dataset: Dataset, stream: BinaryIO, bits: int) -> bool:
         and behind <= end
         and _rest_fits(stream, behind, end, dataset.is_implicit_VR, dataset.is_little_endian)
     )
+
+
+def _holds_more(dataset: Dataset, stream: BinaryIO, bits: int) -> bool:
+    """Tell whether there are more pixels than rows and columns: lines would be shifted."""
+    element: Any = dataset.get_item(_PIXEL_DATA, keep_deferred=True)
+    needed = math.ceil(bits / 8)
+    if element.length == _NO_VALUE or element.length <= needed:
+        return False
+    stream.seek(element.value_tell + needed)
+    return bool(stream.read(element.length - needed).strip(_PADDING))
 
 
 def _rest_fits(

@@ -11,6 +11,7 @@ from __future__ import annotations
 import stat
 import zlib
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ import numpy as np
 from DRAMLesionLib.errors import InputError
 from DRAMLesionLib.paths import image_suffix, readable_name
 from DRAMLesionLib.reading import text_header
-from DRAMLesionLib.reading.claim import Claim, HeaderError, check_length
+from DRAMLesionLib.reading.claim import Claim, HeaderError, check_length, surplus
 from DRAMLesionLib.reading.nifti_header import HEADER_BYTES, nifti_claim
 
 FORMATS = "a NIfTI, NRRD or MetaImage file, or a folder with one DICOM series"
@@ -56,14 +57,14 @@ def inspect(path: Path, *, labels: bool = False) -> Claim:
     try:
         claim = _claim(path, head)
         check_length(claim)
-        _check_voxels(path, claim, labels=labels)
+        more = _check_voxels(path, claim, labels=labels)
     except HeaderError as error:
         message = f"{path} {error}"
         raise InputError(message) from error
     except (OSError, zlib.error, EOFError) as error:
         message = f"{path} {_SPLIT}"
         raise InputError(message) from error
-    return claim
+    return replace(claim, doubts=(*claim.doubts, surplus(more))) if more else claim
 
 
 def regular(path: Path) -> int:
@@ -169,8 +170,11 @@ def _unpacked_head(path: Path) -> bytes:
     return head[:HEADER_BYTES]
 
 
-def _check_voxels(path: Path, claim: Claim, *, labels: bool) -> None:
+def _check_voxels(path: Path, claim: Claim, *, labels: bool) -> int:
     """See that the voxels are there, no more and no fewer.
+
+    Returns:
+        How many bytes of padding there are behind them.
 
     Raises:
         HeaderError: If not, or if some are no finite number though the reader would not say so.
@@ -195,7 +199,7 @@ def _check_voxels(path: Path, claim: Claim, *, labels: bool) -> None:
         length, tail = _look_at_raw(claim, length)
     else:
         _check_digits(claim, length)
-        return
+        return 0
     length -= max(claim.skip, 0)
     if length < claim.length:
         message = (
@@ -209,6 +213,7 @@ def _check_voxels(path: Path, claim: Claim, *, labels: bool) -> None:
             "file; convert it again"
         )
         raise HeaderError(message)
+    return length - claim.length
 
 
 def _look_at_raw(claim: Claim, length: int) -> tuple[int, bytes]:

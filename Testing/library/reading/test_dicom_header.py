@@ -274,3 +274,18 @@ def test_claims_behind_the_pixels_are_bounded_by_the_file(tmp_path, ct, volume, 
     assert same(files.read_ct(tmp_path)[0], ct)
     path.write_bytes(sound + head + (1_500_000_000).to_bytes(4, "little") + b"\1" * 40)
     assert "cut short or damaged" in message(tmp_path)
+
+
+def test_pixels_are_no_more_than_rows_and_columns(tmp_path, ct, volume):
+    chest.write_series(tmp_path / "padded", volume)
+    for path in (tmp_path / "padded").iterdir():
+        one = pydicom.dcmread(path)
+        one.PixelData += b"\0\0\0\0"
+        one.save_as(path)
+    assert same(files.read_ct(tmp_path / "padded")[0], ct)
+    chest.write_series(tmp_path / "narrower", volume)
+    for path in (tmp_path / "narrower").iterdir():
+        one = pydicom.dcmread(path)
+        one.Columns -= 1
+        one.save_as(path)
+    assert "damaged" in message(tmp_path / "narrower")

@@ -600,3 +600,19 @@ def test_places_that_no_scanner_sees_are_refused(tmp_path, ct, name):
     assert "farther away than any scanner can see" in message(path)
     with pytest.raises(InputError, match="farther away"):
         files.read_labels(path)
+
+
+def test_zeros_that_no_voxel_takes_are_told(tmp_path, ct):
+    path = tmp_path / "a.nii"
+    sitk.WriteImage(ct, str(path))
+    path.write_bytes(path.read_bytes() + b"\0" * 64)
+    (warning,) = files.read_ct(path)[1]
+    assert warning.code == "surplus-bytes"
+    assert "holds 64 bytes more than its header tells of" in warning.message
+    sitk.WriteImage(chest.lobes(ct), str(path))
+    path.write_bytes(path.read_bytes() + b"\0" * 7)
+    (note,) = notes(files.read_labels(path))
+    assert note.message == (
+        "The label map holds 7 bytes more than its header tells of: if they do not stand at the "
+        "end, voxels are shifted."
+    )
