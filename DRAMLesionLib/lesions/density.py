@@ -22,11 +22,14 @@ COMMON_HU = -905.0
 PERCENTILE = 15.0
 """What is called the level: healthy lung between vessels, also where half of a lung is diseased."""
 
-DISEASED_HU = -740.0
-"""No breath makes a whole healthy lung as dense as this: such a scan is left as it is."""
+DISEASED_HU = (-760.0, -740.0)
+"""From the first level on a scan is scaled less, from the second on it is left as it is: no breath
+makes a whole healthy lung as dense."""
 
-_LEAST = 1.02
-"""A scan whose factor is smaller is at the common level as far as anybody can tell."""
+_LEAST = (1.02, 1.05)
+"""A scan whose factor is below the first is at the common level as far as anybody can tell; from
+the second on it is scaled in full. In between the strength rises, so that two files of nearly the
+same scan do not part here."""
 
 _LARGEST = 1.35
 _SLOPE = 2.2
@@ -81,8 +84,9 @@ def find_level(ct: sitk.Image, lungs: sitk.Image) -> LungLevel:
     inside = sitk.GetArrayViewFromImage(lungs)[every] > 0
     hu = np.asarray(sitk.GetArrayViewFromImage(ct)[every][inside], dtype=np.float32)
     level = float(np.percentile(hu, PERCENTILE))
-    whole = COMMON_HU / level if level < DISEASED_HU else 1.0
-    if whole < _LEAST:
+    whole = COMMON_HU / min(level, DISEASED_HU[1])
+    strength = np.interp(whole, _LEAST, (0.0, 1.0)) * np.interp(level, DISEASED_HU, (1.0, 0.0))
+    if strength == 0.0:
         return LungLevel(level, np.zeros(0), np.zeros(0))
     across = _across(ct)[every][inside]
     slab = np.floor((across - across.min()) / _SLAB_MM).astype(int)
@@ -95,8 +99,9 @@ def find_level(ct: sitk.Image, lungs: sitk.Image) -> LungLevel:
             middles.append(across.min() + (number + 0.5) * _SLAB_MM)
             factors.append(np.clip(COMMON_HU / own, 1.0, most))
     if not middles:
-        return LungLevel(level, np.array([0.0]), np.array([min(whole, most)]))
-    return LungLevel(level, np.array(middles), ndimage.gaussian_filter1d(factors, 1.0))
+        middles, factors = [0.0], [min(whole, most)]
+    scaled = 1.0 + strength * (ndimage.gaussian_filter1d(factors, 1.0) - 1.0)
+    return LungLevel(level, np.array(middles), scaled)
 
 
 def at_common_level(ct: sitk.Image, level: LungLevel) -> sitk.Image:

@@ -57,7 +57,12 @@ BELOW_MM = 60.0
 
 
 def close_lungs(
-    hu: np.ndarray, sides: np.ndarray, airways: np.ndarray, spacing: float
+    hu: np.ndarray,
+    sides: np.ndarray,
+    airways: np.ndarray,
+    spacing: float,
+    *,
+    without_hila: bool = True,
 ) -> np.ndarray:
     """Return ``sides`` with vessels, nodules and consolidation filled in.
 
@@ -66,6 +71,7 @@ def close_lungs(
         sides: uint8, 1 in the aerated left, 2 in the aerated right lung.
         airways: Lumen of the large airways, left out of the result.
         spacing: Edge of a voxel in mm.
+        without_hila: Whether thick vessels and tissue around the bronchi stay out.
 
     Returns:
         uint8 labels of the whole lungs.
@@ -77,7 +83,9 @@ def close_lungs(
             closed = _close(own, CLOSING_MM / spacing) & (sides != 3 - side)
             whole[side] = closed | _between(own, hu, spacing)
     axes = _axes(whole)
-    hila = _hila(hu, np.any([*whole.values()], axis=0), airways, spacing)
+    hila = np.zeros_like(airways)
+    if without_hila:
+        hila = _hila(hu, np.any([*whole.values()], axis=0), airways, spacing)
     smooth = ndimage.uniform_filter(hu, 3) if spacing < SMOOTH_BELOW_MM else hu
     bone = (smooth > BONE_HU) & ~_between_lungs(whole, spacing)
     inner = bone & ~_inside_thorax(whole, spacing)

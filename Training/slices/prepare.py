@@ -125,7 +125,8 @@ def find_lungs(hu: np.ndarray, spacing: float) -> np.ndarray:
         np.repeat(plane[None], _STACK, axis=0) for plane in (padded, aerated, air & ~aerated)
     )
     sides, _ = part_left_right(volume, lungs, np.zeros_like(lungs))
-    closed = close_lungs(volume, sides, other, spacing)[_STACK // 2]
+    # in one slice a hilum cannot be told from consolidation beside a bronchus
+    closed = close_lungs(volume, sides, other, spacing, without_hila=False)[_STACK // 2]
     return closed[_PAD:-_PAD, _PAD:-_PAD]
 
 

@@ -61,6 +61,16 @@ def test_a_lung_that_is_dense_at_the_back_only_is_diseased_there():
     assert np.median(seen[back]) == pytest.approx(np.median(values[back]), abs=40.0)
 
 
+def test_what_is_scaled_begins_and_ends_without_a_jump():
+    """Scans a little denser than each other are scaled by a little more or less."""
+    largest = []
+    for hu in np.arange(-905.0, -700.0, 4.0):
+        largest.append(find_level(*scan(hu, hu)).summary()["largest_factor"])
+    assert largest[0] == largest[-1] == 1.0
+    assert max(largest) > 1.1
+    assert np.abs(np.diff(largest)).max() < 0.06
+
+
 def test_what_no_breath_explains_is_left_alone():
     ct, lungs = scan(-640.0, -600.0)
     assert find_level(ct, lungs).is_common
