@@ -114,7 +114,7 @@ def test_settings_are_checked(tmp_path):
     from DRAMLesionLib.errors import InputError
 
     assert load_config(None, ["regression.loop.steps=7"]).regression.loop.steps == 7
-    with pytest.raises(InputError, match="no setting 'stepps'"):
+    with pytest.raises(InputError, match="there is no field 'stepps' here"):
         load_config(None, ["regression.loop.stepps=7"])
     path = tmp_path / "bad.yaml"
     path.write_text("segmentation: {patch: 40}")

@@ -81,7 +81,9 @@ def test_a_damaged_note_about_a_case_is_prepared_again(data, made, tmp_path, con
         assert content != path.read_text()
     path.write_text(content)
     if content != '{"origin": 1}':
-        with pytest.raises(InputError, match=r"meta\.json is missing or damaged: run .*'prepare'"):
+        with pytest.raises(
+            InputError, match=r"meta\.json is missing or damaged \(.*\): run .*'prepare'"
+        ):
             assert read_cache(tmp_path / "cache")[0].meta
     prepare([data], tmp_path, load_config(TINY))
     assert json.loads(path.read_text()) == wanted

@@ -46,7 +46,9 @@ def _case(folder, name, scores, seed=0, validation=False):
     case.save("regression/lobes", lobes)
     case.save("regression/vessels", vessels)
     box = [[0, n] for n in shape]
+    grid = {"size": list(shape[::-1]), "spacing": [4.0] * 3, "origin": [0.0] * 3}
     meta = {
+        "grids": {"regression": grid, "segmentation": grid},
         "scores": {lobe.name: scores.get(lobe) for lobe in Lobe},
         "boxes": {"LUL": [[0, 12], *box[1:]], "LLL": [[12, 24], *box[1:]]},
     }
