@@ -307,6 +307,8 @@ def main(arguments: list[str]) -> int:
 
 def leave(status: int) -> None:
     """End Slicer, or Python where there is no Slicer application."""
+    for number in (signal.SIGTERM, signal.SIGINT):  # all is done: there is nothing left to stop
+        signal.signal(number, signal.SIG_DFL)
     try:
         import slicer.util
 
