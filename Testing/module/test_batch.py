@@ -49,14 +49,16 @@ def rows(out):
 
 def start(arguments):
     """Start the script as `python FILE args` does, in this process; returns the exit status."""
-    before, handler = sys.argv, signal.getsignal(signal.SIGTERM)
+    before = sys.argv
+    handlers = {n: signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT)}
     sys.argv = [str(SCRIPT), *arguments]
     try:
         with pytest.raises(SystemExit) as stop:
             runpy.run_path(str(SCRIPT), run_name="__main__")
     finally:
         sys.argv = before
-        signal.signal(signal.SIGTERM, handler)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
     return stop.value.code
 
 
