@@ -8,6 +8,7 @@ import torch
 from DRAMLesionLib.errors import Cancelled, InputError, ScanWarning, WeightsError
 from DRAMLesionLib.images import geometry
 from DRAMLesionLib.lesions import dram, segmentation
+from DRAMLesionLib.lesions.density import COMMON_HU, find_level
 from DRAMLesionLib.lobes import Lobe
 from DRAMLesionLib.networks.unet import UNet3D
 from DRAMLesionLib.phantom import make_phantom
@@ -36,8 +37,16 @@ def result(pipeline, phantom):
 
 @pytest.fixture(scope="module")
 def smooth(phantom):
-    """The phantom without detail that another grid would change."""
-    return sitk.DiscreteGaussian(sitk.Cast(phantom.ct, sitk.sitkFloat32), [40.0] * 3)
+    """The phantom without detail that another grid would change.
+
+    Blurred lungs are denser: they are brought to the level of inspiration as a whole, since gravity
+    has another direction for a body on a turned bed.
+    """
+    blurred = sitk.DiscreteGaussian(sitk.Cast(phantom.ct, sitk.sitkFloat32), [40.0] * 3)
+    level = find_level(blurred, sitk.Cast(phantom.lobes > 0, sitk.sitkUInt8)).hu
+    values = geometry.array(blurred)
+    scaled = np.maximum(np.where(values < 0, values * COMMON_HU / level, values), geometry.AIR_HU)
+    return geometry.image_like(scaled.astype(np.float32), blurred)
 
 
 @pytest.fixture(scope="module")
