@@ -80,10 +80,10 @@ def as_volume(prepared: PreparedSlice, height_mm: float) -> tuple[sitk.Image, si
     names = np.zeros(max(_LUNGS) + 1, dtype=np.uint8)
     for side, lobe in _LUNGS.items():
         names[side] = lobe
-    planes = (np.rint(prepared.hu).astype(np.int16), names[prepared.lungs])
+    planes = (prepared.hu.astype(np.float32), names[prepared.lungs])
     stacks = [np.repeat(plane[None], count, axis=0) for plane in planes]
     # a scanner never gives the same slice twice, and what checks a CT knows that
-    stacks[0][1::2] += 1
+    stacks[0][1::2] += 0.25
     images = []
     for stack in stacks:
         image = sitk.GetImageFromArray(stack)
