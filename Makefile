@@ -5,7 +5,8 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
-# one thread a test process: the tests run side by side
+# one thread a test process: the tests run side by side. A test process that dies ends the run:
+# with --dist loadfile, pytest-xdist 3.8 may wait for ever after it has replaced one
 THREADS := OMP_NUM_THREADS=1 ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS=1
 
 .PHONY: demo test bench lint fuzz chaos release-check clean
@@ -16,7 +17,7 @@ demo: $(VENV)/.library
 	@echo "The report: demo-output/result/report.html"
 
 test: $(VENV)/.development
-	$(THREADS) $(BIN)/python -m pytest -n $(or $(JOBS),auto) --dist loadfile
+	$(THREADS) $(BIN)/python -m pytest -n $(or $(JOBS),auto) --dist loadfile --max-worker-restart 0
 
 bench: $(VENV)/.benchmarks
 	$(BIN)/python -m Testing.benchmarks $(if $(ONLY),--only $(ONLY))

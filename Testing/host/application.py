@@ -298,6 +298,12 @@ class Application(QObject):
         self.exit_status = status
         self.aboutToQuit.emit()
 
+    def let_go(self) -> None:
+        """Keep nothing of the scene any more: see `SceneSetup.let_go`."""
+        self._modules.modules.clear()
+        for part in filter(None, (self._io, self._layout)):
+            vars(part).clear()
+
     def testingEnabled(self) -> bool:
         """Whether the application was started with --testing."""
         return self.testing

@@ -152,10 +152,7 @@ class Host:
                 self.leave()
             self.module.unload()
         errors = list(self.errors)
-        if self.app.window is not None:
-            self.app.window.close()
-            self.app.window.deleteLater()
-        self.process_events()
+        self._close_windows()
         Observers.clear_all()
         self.setup.close()
         for name in self._added:
@@ -169,11 +166,27 @@ class Host:
         os.environ.clear()
         os.environ.update(environment)
         self.module = None
+        self.app.let_go()
+        self.setup.let_go()
         gc.collect()
         shutil.rmtree(self._home, ignore_errors=True)
         if kind is None and errors:
             message = f"slots or observers raised {len(errors)} error(s): {errors}"
             raise AssertionError(message) from errors[0]
+
+    def _close_windows(self) -> None:
+        """Delete every window that is left.
+
+        Qt takes a window and what is in it apart in an order of its own; Python's garbage collector
+        would do it in any order.
+        """
+        widgets = QApplication.allWidgets()
+        for window in QApplication.topLevelWidgets():
+            window.close()
+            window.deleteLater()
+        self.process_events()
+        for widget in widgets:
+            vars(widget).clear()
 
     def _is_own(self, name: str, module: Any) -> bool:
         """Whether a module belongs to this host: its stand-ins, and the module under test."""

@@ -183,6 +183,19 @@ class SceneSetup:
             logic.SetMRMLScene(None)
         # The other logics keep their scene: taking it away makes some of them look for its nodes
 
+    def let_go(self) -> None:
+        """Drop all MRML objects, those first that know the others by bare pointers.
+
+        Python's garbage collector would take them apart in any order.
+        """
+        self.scene.SetCacheManager(None)
+        self.scene.SetDataIOManager(None)
+        kept = vars(self)
+        for name in ("layout_logic", "slice_logics", "logics", "application_logic"):
+            kept.pop(name)
+        for name in ("view_node", "layout_node", "scene", "_data_io", "_cache"):
+            kept.pop(name)
+
 
 def _is_data(node: Any) -> bool:
     """Whether the application's subject hierarchy shows a node."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import gc
 import inspect
 import json
 import os
@@ -392,6 +393,30 @@ def test_headless_has_no_window():
         assert slicer.util.mainWindow() is None
         slicer.util.exit(3)
         assert host.app.exit_status == 3
+
+
+def test_nothing_of_qt_and_mrml_is_left_to_the_garbage_collector():
+    import shiboken6
+    import slicer
+
+    gc.collect()
+    try:
+        with Host(DEMO) as host:
+            host.start_up()
+            host.show()
+            selector = slicer.qMRMLNodeComboBox()
+            selector.nodeTypes = ["vtkMRMLScalarVolumeNode"]
+            selector.setMRMLScene(slicer.mrmlScene)
+            slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "ct")
+            del selector
+            gc.set_debug(gc.DEBUG_SAVEALL)
+        found = list(gc.garbage)
+    finally:
+        gc.set_debug(0)
+        gc.garbage.clear()
+    alive = [thing for thing in found if isinstance(thing, shiboken6.Object)]
+    assert [thing for thing in alive if shiboken6.isValid(thing)] == []
+    assert [thing for thing in found if hasattr(type(thing), "IsTypeOf")] == []
 
 
 def test_torch_comes_through_its_extension_or_not_at_all(host):
