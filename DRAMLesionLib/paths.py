@@ -33,6 +33,16 @@ def case_name(path: Path) -> str | None:
     return unicodedata.normalize("NFC", path.name[: -len(suffix)]) if suffix else None
 
 
+def mask_name(path: Path) -> str | None:
+    """Return the case that a mask belongs to, a single DICOM file (SEG) among them; None if none.
+
+    See :func:`case_name`.
+    """
+    if path.suffix.lower() == ".dcm" and not path.is_dir() and not path.name.startswith("."):
+        return unicodedata.normalize("NFC", path.name[: -len(".dcm")]) or None
+    return case_name(path)
+
+
 def existing(path: Path | str) -> Path:
     """Return ``path`` if there is something that can be read.
 

@@ -104,11 +104,12 @@ def to_lobes(
             raise LobeError(message)
         return _translate(labels, mapping)
     names = dict(names) if names is not None else segment_names(labels)
-    named = _named_mapping(names, labels)
+    named, contradictions = _named_mapping(names, labels)
     mapping = {label: lobe for label, lobe in named.items() if label in present}
     lobes = _translate(labels, mapping or _infer(labels, present, name))
     if mapping:
         add_notes(lobes, _not_recognised(mapping, present, names))
+        add_notes(lobes, [text for label, text in contradictions.items() if label in mapping])
     return lobes
 
 
@@ -168,19 +169,29 @@ def _not_recognised(
     return [ScanWarning("segments-unknown", text)]
 
 
-def _named_mapping(names: Mapping[int, str], labels: sitk.Image) -> dict[int, Lobe]:
-    """Return what names say, and codes where a name says nothing."""
+def _named_mapping(
+    names: Mapping[int, str], labels: sitk.Image
+) -> tuple[dict[int, Lobe], dict[int, ScanWarning]]:
+    """Return what names say, and codes where a name says nothing; and where both contradict."""
     mapping = {}
     for label, text in names.items():
         lobe = lobe_from_name(text)
         if lobe is not None:
             mapping[label] = lobe
+    contradictions = {}
     for index in segment_indices(labels):
         value = segment_label(labels, index)
         lobe = lobe_from_entry(segment_field(labels, index, "Tags"))
-        if value is not None and lobe is not None:
-            mapping.setdefault(value, lobe)
-    return mapping
+        if value is None or lobe is None:
+            continue
+        if mapping.setdefault(value, lobe) != lobe:
+            text = (
+                f"The segment {shown(names[value])} of the lobe mask is the {lobe.full_name} by "
+                f"its code, but the {mapping[value].full_name} by its name, which was followed: "
+                "look whether that is right."
+            )
+            contradictions[value] = ScanWarning("segment-contradicts-code", text)
+    return mapping, contradictions
 
 
 def _infer(labels: sitk.Image, present: set[int], name: str) -> dict[int, Lobe]:

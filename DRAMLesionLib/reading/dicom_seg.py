@@ -126,6 +126,12 @@ def _read(path: Path) -> tuple[sitk.Image, list[ScanWarning]]:
     except (AttributeError, KeyError, IndexError, TypeError, ValueError) as error:
         message = f"{path} is damaged: it does not say what its frames show; export it again"
         raise InputError(message) from error
+    if unknown := sorted(set(owners) - set(segments)):
+        message = (
+            f"{path} is damaged: it has frames of segment {unknown[0]}, which it does not "
+            "describe; export it again"
+        )
+        raise InputError(message)
     grid = _grid(path, dataset, groups)
     if kind == "LABELMAP":
         _refuse_twice(path, grid.planes.tolist())

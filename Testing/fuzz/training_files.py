@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import zlib
+from dataclasses import asdict
 from functools import lru_cache
 from pathlib import Path
 
@@ -13,6 +15,8 @@ import torch
 from PIL import Image, PngImagePlugin
 
 import Training
+from DRAMLesionLib.lobes import Lobe
+from DRAMLesionLib.typed import read_json
 from Testing.fuzz.damage import Rng, change_bytes, cut, flip_bits, pick, replace_file
 from Testing.fuzz.kinds import Change, Kind, Reading
 from Testing.fuzz.texts import change_json, change_text
@@ -22,6 +26,7 @@ from Training.dataset.cache import LABELS, PREPARED, read_cache, write_meta
 from Training.learning.engine import last_logged, make_fabric, read_run, train
 from Training.slices.measure import read_slices
 from Training.stages.prepare import grid_image
+from Training.stages.pseudolabels import Note
 from Training.stages.regression import RegressionExperiment
 
 _TINY = Path(Training.__file__).with_name("configs") / "tiny.yaml"
@@ -240,7 +245,31 @@ def _read_slices(folder: Path) -> Reading:
     return Reading(content, frozenset(told))
 
 
+_NOTE = "case-1.json"
+
+
+def _write_note(folder: Path) -> None:
+    note = Note(
+        file="0" * 64,
+        computed_from="a teacher",
+        before="",
+        fractions={lobe.name: 0.1 for lobe in Lobe},
+        regressed_from="a network",
+        labels="1" * 64,
+    )
+    (folder / _NOTE).write_text(json.dumps(asdict(note)) + "\n", encoding="utf-8")
+
+
+def _change_note(folder: Path, rng: Rng) -> Change:
+    return change_json(folder / _NOTE, rng)
+
+
+def _read_note(folder: Path) -> Reading:
+    return Reading(asdict(read_json(folder / _NOTE, Note)))
+
+
 KINDS = (
+    Kind("note", _write_note, _change_note, _read_note),
     Kind("cache", _write_cache, _change_cache, _read_cache),
     Kind("run", _write_run, _change_run, _read_run),
     Kind("slices", _write_slices, _change_slices, _read_slices),

@@ -220,6 +220,13 @@ def _detached(name: str, header: str, voxels: str, change, packed: bool, **more)
     )
 
 
+def _write_packed_pair(folder: Path) -> None:
+    sitk.WriteImage(chest.ct(), str(folder / "ct.hdr"))
+    voxels = folder / "ct.img"
+    (folder / "ct.img.gz").write_bytes(gzip.compress(voxels.read_bytes(), 1, mtime=0))
+    voxels.unlink()
+
+
 _MASKS = (
     "lung_upper_lobe_left",
     "lung_lower_lobe_left",
@@ -250,6 +257,12 @@ KINDS = (
     _detached("ct-meta-zraw", "ct.mhd", "ct.zraw", change_meta_file, True),
     _detached("ct-nrrd-raw", "ct.nhdr", "ct.raw", change_nrrd_file, False),
     _detached("ct-pair", "ct.hdr", "ct.img", change_nifti, False),
+    Kind(
+        "ct-pair-gz",
+        _write_packed_pair,
+        _pair("ct.hdr", "ct.img.gz", change_nifti, True),
+        _in("ct.hdr", read_ct),
+    ),
     _volume("lobes-nifti", chest.lobes, True, change_nifti, read_lobes, "lobes.nii.gz"),
     _volume("lobes-nrrd", chest.lobes, True, change_nrrd_file, read_lobes, "lobes.nrrd"),
     _volume("lobes-meta", chest.lobes, True, change_meta_file, read_lobes, "lobes.mha"),

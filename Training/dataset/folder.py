@@ -11,12 +11,12 @@ alone, never by a training stage.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from DRAMLesionLib.errors import InputError
-from DRAMLesionLib.paths import case_name
+from DRAMLesionLib.paths import case_name, mask_name
 from Training.dataset.scores import Problem, Scores, read_scores
 
 SCANS, LOBES, TRUTH, SCORES = "scans", "lobes", "truth", "scores.csv"
@@ -62,7 +62,7 @@ def find_cases(folders: Sequence[Path]) -> tuple[list[Case], list[Problem]]:
         table, found = read_scores(folder / SCORES)
         problems += found
         scans, more = _files(folder / SCANS)
-        masks, of_masks = _optional_files(folder / LOBES)
+        masks, of_masks = _optional_files(folder / LOBES, mask_name)
         labels, of_labels = _optional_files(folder / PSEUDOLABELS)
         problems += more + of_masks + of_labels
         problems += _unmatched(folder, table, scans, {LOBES: masks, PSEUDOLABELS: labels})
@@ -91,7 +91,9 @@ def _alike(names: Iterable[str]) -> list[Problem]:
     return problems
 
 
-def _files(folder: Path) -> tuple[dict[str, Path], list[Problem]]:
+def _files(
+    folder: Path, name_of: Callable[[Path], str | None] = case_name
+) -> tuple[dict[str, Path], list[Problem]]:
     """Return the images of a folder by case; files that are none are named, but for hidden ones."""
     if not folder.is_dir():
         message = f"{folder} is missing: a data set has its scans in the folder {SCANS!r}"
@@ -99,7 +101,7 @@ def _files(folder: Path) -> tuple[dict[str, Path], list[Problem]]:
     found: dict[str, Path] = {}
     problems = []
     for path in sorted(folder.iterdir()):
-        name = case_name(path)
+        name = name_of(path)
         if name is None:
             if not path.name.startswith(".") and path.suffix.lower() not in _COMPANIONS:
                 message = f"{path} is left out: it is neither {_VOLUMES} file nor a folder"
@@ -112,8 +114,10 @@ def _files(folder: Path) -> tuple[dict[str, Path], list[Problem]]:
     return found, problems
 
 
-def _optional_files(folder: Path) -> tuple[dict[str, Path], list[Problem]]:
-    return _files(folder) if folder.is_dir() else ({}, [])
+def _optional_files(
+    folder: Path, name_of: Callable[[Path], str | None] = case_name
+) -> tuple[dict[str, Path], list[Problem]]:
+    return _files(folder, name_of) if folder.is_dir() else ({}, [])
 
 
 def find_labels(folders: Sequence[Path]) -> dict[str, Path]:

@@ -101,7 +101,7 @@ class PseudoLabelTask:
 
 
 @dataclass(frozen=True)
-class _Note:
+class Note:
     """What is known about the label of a scan.
 
     Attributes:
@@ -195,16 +195,14 @@ class _EditedMeanwhile(Exception):
     """Somebody has saved a correction while the label was computed."""
 
 
-def _put(
-    label: sitk.Image, task: PseudoLabelTask, note: _Note, fractions: dict[str, float]
-) -> _Note:
+def _put(label: sitk.Image, task: PseudoLabelTask, note: Note, fractions: dict[str, float]) -> Note:
     """Give a computed label its place; returns the note about it, which was written before."""
     with writing.whole_file(task.file, ".nii.gz") as part:
         writing.write_image(label, part)
         there = _checksum(task.file)
         if _is_edited(there, note):
             raise _EditedMeanwhile
-        note = _Note(
+        note = Note(
             file=_checksum(part),
             before=there,
             fractions=cast(dict[LobeName, float], fractions),
@@ -214,11 +212,11 @@ def _put(
     return note
 
 
-def _is_edited(found: str, note: _Note) -> bool:
+def _is_edited(found: str, note: Note) -> bool:
     return bool(found) and found not in (note.file, note.before)
 
 
-def _take_by_hand(task: PseudoLabelTask, note: _Note) -> str:
+def _take_by_hand(task: PseudoLabelTask, note: Note) -> str:
     """Bring a label by a person into the cache."""
     task.case.save(LABELS, _by_hand(task.given or task.file, task.case))
     # so that the label is computed again once the corrected one is taken away
@@ -226,16 +224,16 @@ def _take_by_hand(task: PseudoLabelTask, note: _Note) -> str:
     return f"{task.case.name}: {'from the data set' if task.given else 'edited by hand, kept'}"
 
 
-def _read_note(task: PseudoLabelTask) -> _Note:
+def _read_note(task: PseudoLabelTask) -> Note:
     """Return what is known about a label; an empty note if it was not made yet.
 
     Raises:
         InputError: If the note is damaged: it is all that tells a corrected label from another.
     """
     if not task.note.is_file():
-        return _Note()
+        return Note()
     try:
-        return read_json(task.note, _Note)
+        return read_json(task.note, Note)
     except InputError as error:
         message = (
             f"{task.note} is damaged ({error}): remove it, and {task.file.name} is kept as "
@@ -244,7 +242,7 @@ def _read_note(task: PseudoLabelTask) -> _Note:
         raise InputError(message) from error
 
 
-def _write_note(task: PseudoLabelTask, note: _Note) -> None:
+def _write_note(task: PseudoLabelTask, note: Note) -> None:
     writing.write_text(json.dumps(asdict(note)) + "\n", task.note)
 
 

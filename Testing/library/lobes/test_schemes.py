@@ -16,6 +16,7 @@ from DRAMLesionLib.lobes.schemes import (
     segment_names,
     to_lobes,
 )
+from DRAMLesionLib.reading.notes import notes
 from Testing.library import simple_chest as chest
 
 
@@ -167,6 +168,21 @@ def test_codes_in_the_file(truth):
         labels.SetMetaData(f"Segment{index}_Name", f"Segment_{index}")
         labels.SetMetaData(f"Segment{index}_Tags", f"TerminologyEntry:{entry}|Status:done|")
     assert equal(to_lobes(labels), truth)
+
+
+def test_a_name_that_its_code_contradicts_is_followed_and_told(truth):
+    labels = sitk.Image(truth)
+    for index, lobe in enumerate(Lobe):
+        code = Lobe.RML if lobe == Lobe.RUL else lobe
+        labels.SetMetaData(f"Segment{index}_LabelValue", str(int(lobe)))
+        labels.SetMetaData(f"Segment{index}_Name", lobe.full_name)
+        entry = terminology.LOBE_TERMS[code].entry()
+        labels.SetMetaData(f"Segment{index}_Tags", f"TerminologyEntry:{entry}|")
+    lobes = to_lobes(labels)
+    assert equal(lobes, truth)
+    (note,) = notes(lobes)
+    assert note.code == "segment-contradicts-code"
+    assert "right middle lobe by its code, but the right upper lobe by its name" in note.message
 
 
 @pytest.mark.parametrize("kind", [np.uint8, np.uint16, np.uint32])

@@ -259,6 +259,10 @@ FAULTS = {
     "does not say what its frames show": lambda ds: [
         delattr(f, "SegmentIdentificationSequence") for f in ds.PerFrameFunctionalGroupsSequence
     ],
+    "frames of segment 77, which it does not describe": lambda ds: setattr(
+        ds.PerFrameFunctionalGroupsSequence[4].SegmentIdentificationSequence[0],
+        "ReferencedSegmentNumber", 77,
+    ),
     "of an unknown type": lambda ds: setattr(ds, "SegmentationType", "OTHER"),
     "cut short or damaged": lambda ds: setattr(ds, "NumberOfFrames", 60000),
     "two frames of one segment at the same place": lambda ds: setattr(
