@@ -18,16 +18,6 @@ from Testing.library.realdata import DATA, needs_data
 from Testing.library.simple_chest import message, same
 
 
-@pytest.fixture(scope="module")
-def ct() -> sitk.Image:
-    return chest.hu(chest.grid())
-
-
-@pytest.fixture(scope="module")
-def volume(ct) -> np.ndarray:
-    return chest.values(ct)
-
-
 def test_series_is_sorted_by_position_and_in_hu(tmp_path, ct, volume):
     chest.write_series(tmp_path, volume)
     found, warnings = files.read_ct(tmp_path)

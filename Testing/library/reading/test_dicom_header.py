@@ -11,7 +11,6 @@ import zlib
 import numpy as np
 import pydicom
 import pytest
-import SimpleITK as sitk
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian
 
 from DRAMLesionLib.errors import InputError
@@ -19,16 +18,6 @@ from DRAMLesionLib.reading import dicom_header, files
 from Testing.library import simple_chest as chest
 from Testing.library.reading.dicom_edits import edit, image_paths, replace
 from Testing.library.simple_chest import message, same
-
-
-@pytest.fixture(scope="module")
-def ct() -> sitk.Image:
-    return chest.hu(chest.grid())
-
-
-@pytest.fixture(scope="module")
-def volume(ct) -> np.ndarray:
-    return chest.values(ct)
 
 
 def deflate(folder) -> None:

@@ -5,23 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pydicom
 import pytest
-import SimpleITK as sitk
 from pydicom.dataset import Dataset
 
 from DRAMLesionLib.reading import files
 from Testing.library import simple_chest as chest
 from Testing.library.reading.dicom_edits import edit, image_paths, replace
 from Testing.library.simple_chest import message, same
-
-
-@pytest.fixture(scope="module")
-def ct() -> sitk.Image:
-    return chest.hu(chest.grid())
-
-
-@pytest.fixture(scope="module")
-def volume(ct) -> np.ndarray:
-    return chest.values(ct)
 
 
 def stored_as(slope, intercept):

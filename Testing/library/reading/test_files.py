@@ -23,16 +23,6 @@ from Testing.library.simple_chest import message, same
 SUFFIXES = ("nii.gz", "nii", "nrrd", "mha", "mhd")
 
 
-@pytest.fixture(scope="module")
-def ct() -> sitk.Image:
-    return chest.hu(chest.grid())
-
-
-@pytest.fixture(scope="module")
-def volume(ct) -> np.ndarray:
-    return chest.values(ct)
-
-
 # --- volume files -------------------------------------------------------------------------------
 
 

@@ -21,17 +21,6 @@ from DRAMLesionLib.reading.notes import UNPLACED, notes
 from Testing.library import simple_chest as chest
 from Testing.library.simple_chest import message, same
 
-
-@pytest.fixture(scope="module")
-def ct() -> sitk.Image:
-    return chest.hu(chest.grid())
-
-
-@pytest.fixture(scope="module")
-def volume(ct) -> np.ndarray:
-    return chest.values(ct)
-
-
 # --- NIfTI --------------------------------------------------------------------------------------
 
 
