@@ -165,10 +165,10 @@ class LesionPipeline:
                     network,
                     seen,
                     lungs.lungs,
-                    fine_vessels,
                     self.segmentation_config,
                     device,
                     clock.tick,
+                    level.expiration,
                 ),
                 found,
             )

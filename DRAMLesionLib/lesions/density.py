@@ -50,11 +50,13 @@ class LungLevel:
         positions: Places along the patient's front-to-back axis (P of LPS) in mm, rising; empty
             where nothing is to be scaled.
         factors: What HU below 0 are multiplied with there.
+        expiration: How sure it is that the scan was taken in expiration, 0 to 1.
     """
 
     hu: float
     positions: np.ndarray
     factors: np.ndarray
+    expiration: float = 0.0
 
     @property
     def is_common(self) -> bool:
@@ -101,7 +103,7 @@ def find_level(ct: sitk.Image, lungs: sitk.Image) -> LungLevel:
     if not middles:
         middles, factors = [0.0], [min(whole, most)]
     scaled = 1.0 + strength * (ndimage.gaussian_filter1d(factors, 1.0) - 1.0)
-    return LungLevel(level, np.array(middles), scaled)
+    return LungLevel(level, np.array(middles), scaled, float(strength))
 
 
 def at_common_level(ct: sitk.Image, level: LungLevel) -> sitk.Image:

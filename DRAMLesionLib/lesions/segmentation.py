@@ -12,6 +12,7 @@ import torch
 from scipy import ndimage
 
 from DRAMLesionLib.images import geometry, intensity
+from DRAMLesionLib.lesions.gravity import dependent_density
 from DRAMLesionLib.networks.local import LOCAL_HALO
 from DRAMLesionLib.networks.tiles import Slices, run_over_lungs
 from DRAMLesionLib.networks.unet import UNet3D
@@ -21,6 +22,8 @@ Progress = Callable[[float], None]
 
 _END_SLICES = 2
 """So many slices of the working grid may lie beyond the middle of a scan's last slice."""
+
+_SURE_VOXELS, _SURE_REACH, _RIM_VOXELS = 3, 4, 2
 
 BACKGROUND, VESSEL, LESION = 0, 1, 2
 CLASSES = 3
@@ -37,8 +40,11 @@ class SegmentationConfig:
             each other exactly, so this decides about speed and memory and not about the result.
         slab: Thickness in voxels of what is worked on at a time within a tile; the same holds.
         least_ml: Components of lesion below this volume are specks.
-        vessel_share: Components of which a larger share lies on vessels, or one voxel beside them,
-            are vessels: those of the hilum are as wide and as dense as a consolidation.
+        sure: Lesion counts where a cube of three voxels' edge is near whose mean probability of
+            lesion, what is no lesion left out, is above this. Walls of vessels and bronchi at the
+            hilum, and what moves with heart and diaphragm, are thin or half sure.
+        rim_share: Components of which a larger share lies within two voxels of the lungs' border
+            are that border, and no lesion.
         cut_margin: Near an end of the scan that cuts the lungs, lesion has to lead by so much.
             Chosen on two slabs of 5 cm, one with COVID-19 and one without.
     """
@@ -47,7 +53,8 @@ class SegmentationConfig:
     tile: Annotated[int, Between(8, step=8)] = 320
     slab: Annotated[int, Between(1)] = 16
     least_ml: Annotated[float, Between(0)] = 0.03
-    vessel_share: Annotated[float, Between(0, 1)] = 0.6
+    sure: Annotated[float, Between(0, 1)] = 0.65
+    rim_share: Annotated[float, Between(0, 1)] = 0.9
     cut_margin: Annotated[float, Between(0, 1)] = 0.5
 
 
@@ -105,10 +112,10 @@ def find_lesions(
     network: UNet3D,
     ct: sitk.Image,
     lungs: sitk.Image,
-    vessels: sitk.Image,
     config: SegmentationConfig,
     device: torch.device | None = None,
     progress: Progress | None = None,
+    expiration: float = 0.0,
 ) -> Lesions:
     """Find the lesions of a scan.
 
@@ -116,19 +123,23 @@ def find_lesions(
         network: As for :func:`segment`.
         ct: HU, any orientation.
         lungs: uint8 mask on the same grid; lesions end where it ends.
-        vessels: Mask of the vessel stage on any grid.
         config: Settings.
         device: Where the network is.
         progress: Called with the share done, 0 to 1.
+        expiration: See :class:`DRAMLesionLib.lesions.density.LungLevel`.
     """
     grid = geometry.working_grid(ct, config.spacing)
     coarse_ct = geometry.resample(ct, grid, fill=geometry.AIR_HU, antialias=True)
     coarse_lungs = geometry.resample(lungs, grid, "nearest")
     probabilities = segment(network, coarse_ct, coarse_lungs, config, device, progress)
-    known = geometry.array(geometry.resample(vessels, grid, "labels")) > 0
-    margin = lesion_margin(probabilities)
-    margin = surer_at_cut_ends(margin, geometry.array(coarse_lungs) > 0, config)
-    margin = drop_false_components(margin, known, config)
+    inside = geometry.array(coarse_lungs) > 0
+    margin = surer_at_cut_ends(lesion_margin(probabilities), inside, config)
+    hu, edge = geometry.array(coarse_ct), grid.GetSpacing()[0]
+    found = (margin > 0) & inside
+    found &= ~dependent_density(hu, inside, found, edge, expiration)
+    found = near_sure(found, probabilities[LESION], config)
+    found = drop_false_components(found, inside, config)
+    margin = limited_to(margin, found, inside)
     lesion = geometry.resample(geometry.image_like(margin, grid), ct, fill=-1.0) > 0
     mask = sitk.Mask(sitk.Cast(lesion, sitk.sitkUInt8), lungs)
     return Lesions(mask, geometry.image_like(probabilities[LESION], grid))
@@ -170,26 +181,45 @@ def surer_at_cut_ends(
     return margin - np.float32(config.cut_margin) * near[:, None, None]
 
 
-def drop_false_components(
-    margin: np.ndarray, vessels: np.ndarray, config: SegmentationConfig
-) -> np.ndarray:
-    """Take specks and vessels out of what the network calls lesion.
+def near_sure(found: np.ndarray, share: np.ndarray, config: SegmentationConfig) -> np.ndarray:
+    """Return what is found, but for what lies nowhere near a place that the network is sure of.
 
     Args:
-        margin: (k, j, i) from :func:`lesion_margin`.
-        vessels: (k, j, i) bool, the vessels that the vessel stage has found.
+        found: (k, j, i) bool, what is lesion by :func:`lesion_margin` in the lungs.
+        share: (k, j, i) probability of lesion.
         config: Settings.
-
-    Returns:
-        The margin, -1 in the components that are dropped.
     """
-    components, count = ndimage.label(margin > 0)
+    mean = ndimage.uniform_filter(np.where(found, share, np.float32(0.0)), _SURE_VOXELS)
+    sure = (mean > config.sure).view(np.uint8)
+    return found & (ndimage.maximum_filter(sure, 2 * _SURE_REACH + 1) > 0)
+
+
+def drop_false_components(
+    found: np.ndarray, lungs: np.ndarray, config: SegmentationConfig
+) -> np.ndarray:
+    """Return what is found, but for specks and what is no more than the border of the lungs.
+
+    Args:
+        found: (k, j, i) bool, in the lungs.
+        lungs: (k, j, i) bool.
+        config: Settings.
+    """
+    components, count = ndimage.label(found)
     if count == 0:
-        return margin
-    near = ndimage.binary_dilation(vessels)
+        return found
+    # the end of a scan is no border
+    inner = ndimage.minimum_filter(lungs.view(np.uint8), 2 * _RIM_VOXELS + 1, mode="nearest") > 0
     sizes = np.bincount(components.ravel(), minlength=count + 1)
-    on_vessels = np.bincount(components[near], minlength=count + 1)
+    deep = np.bincount(components[inner], minlength=count + 1)
     least = 1000.0 * config.least_ml / config.spacing**3
-    false = (sizes < least) | (on_vessels > config.vessel_share * sizes)
-    false[0] = False
-    return np.where(false[components], np.float32(-1.0), margin)
+    false = (sizes < least) | (sizes - deep > config.rim_share * sizes)
+    return found & ~false[components]
+
+
+def limited_to(margin: np.ndarray, found: np.ndarray, lungs: np.ndarray) -> np.ndarray:
+    """Return the margin with another sign where it is positive and nothing is found.
+
+    Beyond the lungs it stays positive beside what is found, or interpolation would shrink that.
+    """
+    beside = ndimage.maximum_filter(found.view(np.uint8), 3) > 0
+    return np.where((margin > 0) & ~found & (lungs | ~beside), -margin, margin)

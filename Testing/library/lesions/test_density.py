@@ -76,6 +76,15 @@ def test_what_no_breath_explains_is_left_alone():
     assert find_level(ct, lungs).is_common
 
 
+def test_how_sure_the_expiration_is():
+    levels = (-910.0, -855.0, -820.0, -732.0, -700.0)
+    sure = [find_level(*scan(hu, hu)).expiration for hu in levels]
+    assert sure[0] == sure[-1] == 0.0
+    assert sure[2] == 1.0
+    assert 0.0 < sure[1] < 1.0
+    assert 0.0 < sure[3] < 1.0
+
+
 @pytest.mark.parametrize("degrees", [0.0, 20.0])
 def test_the_way_of_storing_does_not_matter(degrees):
     ct, lungs = scan(-830.0, -740.0, noise=1.0)  # interpolation would take more away

@@ -9,6 +9,8 @@ from DRAMLesionLib.lesions.segmentation import (
     SegmentationConfig,
     drop_false_components,
     lesion_margin,
+    limited_to,
+    near_sure,
     segment,
     surer_at_cut_ends,
 )
@@ -136,21 +138,42 @@ def test_what_is_no_lack_of_memory_is_not_tried_again(network, monkeypatch):
         segment(network, ct, lungs, SegmentationConfig())
 
 
-def test_specks_and_vessels_are_no_lesions_and_lesions_on_vessels_stay():
-    margin = np.full((30, 30, 60), -0.5, dtype=np.float32)
-    margin[5:15, 5:15, 5:15] = 0.5  # a lesion
-    margin[20:22, 20:22, 5:7] = 0.5  # 8 voxels: 0.027 ml
-    margin[12:15, 12:15, 30:50] = 0.5  # the trunk of a vessel
-    vessels = np.zeros(margin.shape, dtype=bool)
-    vessels[12:14, 12:14, 30:50] = True
-    vessels[9:11, 9:11, :20] = True  # a vessel that crosses the lesion
-    left = drop_false_components(margin, vessels, SegmentationConfig())
-    wanted = np.zeros(margin.shape, dtype=bool)
-    wanted[5:15, 5:15, 5:15] = True
-    np.testing.assert_array_equal(left > 0, wanted)
-    np.testing.assert_array_equal(left[margin < 0], margin[margin < 0])
-    nothing = np.full((4, 4, 4), -1.0)
-    assert drop_false_components(nothing, nothing > 0, SegmentationConfig()) is nothing
+def test_lesion_is_what_lies_near_a_place_that_is_sure():
+    found = np.zeros((40, 40, 60), dtype=bool)
+    share = np.full(found.shape, 0.55, dtype=np.float32)
+    found[8:16, 8:16, 8:16] = True
+    share[10:14, 10:14, 10:14] = 0.9  # a nodule with a halo
+    found[20:30, 20:30, 10] = True
+    share[20:30, 20:30, 10] = 0.9  # the wall of something, one voxel thin
+    found[20:28, 20:28, 30:38] = True  # thick, and half sure throughout
+    left = near_sure(found, share, SegmentationConfig())
+    wanted = np.zeros_like(found)
+    wanted[8:16, 8:16, 8:16] = True
+    np.testing.assert_array_equal(left, wanted)
+
+
+def test_specks_and_the_border_of_the_lungs_are_no_lesions():
+    lungs = np.zeros((40, 50, 60), dtype=bool)
+    lungs[:, 5:45, 5:55] = True  # the scan cuts them at both ends
+    deep, border, speck, end = (np.zeros_like(lungs) for _ in range(4))
+    deep[10:16, 5:15, 20:30] = True  # begins at the border
+    border[10:30, 5:7, 35:50] = True
+    speck[25:27, 25:27, 25:27] = True  # 8 voxels: 0.027 ml
+    end[:2, 20:30, 20:30] = True
+    left = drop_false_components(deep | border | speck | end, lungs, SegmentationConfig())
+    np.testing.assert_array_equal(left, deep | end)
+    nothing = np.zeros_like(lungs)
+    assert drop_false_components(nothing, lungs, SegmentationConfig()) is nothing
+
+
+def test_the_margin_keeps_its_sign_beside_what_is_found_beyond_the_lungs():
+    lungs = np.zeros((3, 3, 12), dtype=bool)
+    lungs[..., :8] = True
+    margin = np.full(lungs.shape, 0.4, dtype=np.float32)
+    found = np.zeros_like(lungs)
+    found[..., 6:8] = True
+    signs = np.sign(limited_to(margin, found, lungs)[1, 1])
+    np.testing.assert_array_equal(signs, [-1] * 6 + [1] * 2 + [1] + [-1] * 3)
 
 
 @pytest.mark.parametrize(("cut_low", "cut_high"), [(False, False), (True, False), (True, True)])
