@@ -37,6 +37,7 @@ from DRAMLesionPanel.lobe_matches import LobeMatches  # noqa: E402
 from DRAMLesionPanel.logic import DRAMLesionLogic, makePhantom  # noqa: E402
 from DRAMLesionPanel.parameters import HeatMap, LobesFrom, correct, corrections  # noqa: E402
 from DRAMLesionPanel.paths import onPathChanged  # noqa: E402
+from DRAMLesionPanel.points_panel import PointsPanel  # noqa: E402
 from DRAMLesionPanel.result_panel import ResultPanel  # noqa: E402
 from DRAMLesionPanel.run import CANCELLED, DONE, LOADING  # noqa: E402
 from DRAMLesionPanel.self_test import DRAMLesionTest  # noqa: E402
@@ -121,6 +122,7 @@ class DRAMLesionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.logic = None
         self.run = None
         self.results: Any = None
+        self.points: Any = None
         self._parameterNode = None
         self._guiTag = None
         self._lobeKeys = {}
@@ -139,6 +141,7 @@ class DRAMLesionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.lobeMatches = LobeMatches(self.ui.lobeMatchArea.layout(), self.onLobeCorrected)
         self.training = TrainingPanel(self.ui, self.logic, self._result, self._parameters)
         self.results = ResultPanel(self.ui, self._result, self._parameters, self.training.update)
+        self.points = PointsPanel(self.ui, self, self._result, self.results.pointsFollowed)
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.StartCloseEvent, self.onSceneStartClose)
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.EndCloseEvent, self.onSceneEndClose)
         self.addObserver(
@@ -156,6 +159,8 @@ class DRAMLesionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         if self.results is not None:  # a panel whose setup failed is cleaned up, too
             self.results.surfaces.stop()
             self.results.editor.close()
+        if self.points is not None:
+            self.points.sceneCloses()
         self._forgetParameterNode()
         self.removeObservers()
 
@@ -168,10 +173,12 @@ class DRAMLesionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.results.enter()
 
     def exit(self):
+        self.points.exit()
         self.results.exit()
 
     def onSceneStartClose(self, caller=None, event=None):
         self._abandonRun()
+        self.points.sceneCloses()
         self.results.sceneCloses()
         self._forgetParameterNode()
 
@@ -254,6 +261,7 @@ class DRAMLesionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self._checkCanApply()
         self.results.ctMoved()
         self.results.update()
+        self.points.update()
         self.training.update()
         self._updateStatus()
 

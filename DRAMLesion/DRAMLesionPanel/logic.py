@@ -168,7 +168,7 @@ class DRAMLesionLogic(ScriptedLoadableModuleLogic):
         """
         import SimpleITK as sitk
 
-        from DRAMLesionLib.mrml import training_set, volumes
+        from DRAMLesionLib.mrml import clicks, training_set, volumes
 
         ct = volumes.image_from_volume(result.ct)
 
@@ -179,7 +179,13 @@ class DRAMLesionLogic(ScriptedLoadableModuleLogic):
 
         label = onCt(result.pseudolabel()) if result.pseudolabel_is_chosen else None
         return training_set.add_case(
-            folder, name, ct, onCt(result.lobes()), label, result.reader_scores
+            folder,
+            name,
+            ct,
+            onCt(result.lobes()),
+            label,
+            result.reader_scores,
+            clicks.points_of(result),
         )
 
 

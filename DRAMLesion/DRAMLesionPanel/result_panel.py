@@ -310,6 +310,13 @@ class ResultPanel:
             _("Edited by hand"),
         )
 
+    def pointsFollowed(self, result: "Result") -> None:
+        """The pseudo-label has followed the reader's points: so do table, views and surfaces."""
+        self._countPseudoLabel(result)
+        self.surfaces.voxelsChanged()
+        self._onChanged()
+        self._updateTracking()
+
     def _countPseudoLabel(self, result: "Result") -> None:
         """Show that table and views have the pseudo-label now."""
         self._showNumbers(result)

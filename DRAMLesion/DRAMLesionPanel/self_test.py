@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import slicer
+import vtk
 from slicer.ScriptedLoadableModule import ScriptedLoadableModuleTest
 
 from DRAMLesionPanel import dependencies
@@ -68,6 +69,7 @@ class DRAMLesionTest(ScriptedLoadableModuleTest):
         self._check(result.complete, "every node is there")
         self._check(result.edited() == [], "nothing counts as edited")
         self._checkThreshold(result)
+        self._checkPoints(result)
         self._checkMovesWithCt(result)
         self._checkSurfacesAndChart(result)
         self._checkPanel(result)
@@ -90,6 +92,27 @@ class DRAMLesionTest(ScriptedLoadableModuleTest):
         found = result.pseudolabel() == 2
         self._check((found == expected).all(), "the pseudo-label follows the threshold")
         self._check(preview.current and result.edited() == [], "and is not taken for an edit")
+
+    def _checkPoints(self, result: Any) -> None:
+        import numpy as np
+
+        from DRAMLesionLib.mrml import clicks, volumes
+
+        before, lobes = result.pseudolabel(), result.lobes()
+        outside = np.argwhere((lobes == 5) & (before == 0))
+        voxel = tuple(int(index) for index in outside[len(outside) // 2])
+        place = (volumes.ijk_to_world(result.ct) @ (*voxel[::-1], 1))[:3]
+        points = clicks.points_node(result, "lesionPoints")
+        points.AddControlPointWorld(vtk.vtkVector3d(*place))
+        follower = clicks.Follower(result)
+        follower.follow()
+        after = result.pseudolabel()
+        self._check(after[voxel] == 2, "a lesion point is inside the pseudo-label")
+        same = (after == before)[lobes != 5].all()
+        self._check(bool(same), "and nothing changes outside of its lobe")
+        clicks.remove_last(result)
+        follower.follow()
+        self._check((result.pseudolabel() == before).all(), "taken back, it leaves no trace")
 
     def _checkMovesWithCt(self, result: Any) -> None:
         """A transform above the CT takes the result along, hardened or taken away."""

@@ -106,7 +106,10 @@ class LobeClicks:
         self._there = share > 0
         edge = self._spacing * self._step
         sigma = config.smoothing / edge
-        dense = _means(np.where(inside, np.clip(hu, LOWEST_HU, HIGHEST_HU), 0), self._step)
+        dense = _means(
+            np.where(inside, np.clip(hu.astype(np.float32), LOWEST_HU, HIGHEST_HU), np.float32(0)),
+            self._step,
+        )
         weight = ndimage.gaussian_filter(share, sigma, truncate=3.0)
         dense = ndimage.gaussian_filter(dense, sigma, truncate=3.0)
         self._density = (dense / np.maximum(weight, 1e-3))[self._there]
@@ -254,9 +257,8 @@ def _means(values: np.ndarray, step: np.ndarray) -> np.ndarray:
     """Return the means of blocks, float32; what a block at the edge lacks counts as 0."""
     for axis, size in enumerate(step):
         starts = np.arange(0, values.shape[axis], size)
-        kind = np.float32 if values.dtype != np.float64 else np.float64
-        values = np.add.reduceat(values, starts, axis=axis, dtype=kind) / np.float32(size)
-    return values.astype(np.float32, copy=False)
+        values = np.add.reduceat(values, starts, axis=axis, dtype=np.float32) / np.float32(size)
+    return values
 
 
 def _logit(probability: np.ndarray | float, certain: float) -> np.ndarray:

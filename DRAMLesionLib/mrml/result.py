@@ -14,6 +14,7 @@ import vtk
 from DRAMLesionLib.lesions import severity
 from DRAMLesionLib.lobes import Lobe
 from DRAMLesionLib.mrml import display, scores, segments, volumes
+from DRAMLesionLib.reading.markups import BACKGROUND, LESION
 
 if TYPE_CHECKING:
     from DRAMLesionLib.report.model import LobeRow
@@ -38,6 +39,16 @@ _SERIES = {lobe: f"series.{lobe.name}" for lobe in Lobe}
 _NUMBERS = ("table", "chartTable", "chart", *_SERIES.values())
 """Roles of what shows the rows: made anew from them wherever they are missing."""
 
+POINTS = {"lesionPoints": LESION, "backgroundPoints": BACKGROUND}
+"""Role of each list of a reader's points, and of what kind they are."""
+
+CLICKS = "clicks"
+"""Parameter with the clicks that map and pseudo-label follow, by lobe, "0" for no lobe."""
+
+BEFORE_CLICKS = "beforeClicks"
+"""Role of the volume with the map as the network made it, around the lobes; and parameter with
+its first voxel, (k, j, i). It is not hidden: Slicer's dialog does not save hidden nodes."""
+
 PAGE = "page"
 """Role of the text node with the HTML report of the run; results of scripts may lack it."""
 
@@ -50,6 +61,8 @@ _KINDS = {
     "chartTable": ("vtkMRMLTableNode", "lesion % by lobe"),
     "chart": ("vtkMRMLPlotChartNode", "lesion % by lobe chart"),
     **{role: ("vtkMRMLPlotSeriesNode", f"lesion % {lobe.name}") for lobe, role in _SERIES.items()},
+    **{role: ("vtkMRMLMarkupsFiducialNode", f"{kind} points") for role, kind in POINTS.items()},
+    BEFORE_CLICKS: ("vtkMRMLScalarVolumeNode", "map before clicks"),
     PAGE: ("vtkMRMLTextNode", "report"),
 }
 """Role of each node of a result: its class, and what its name adds to the CT's."""
@@ -156,7 +169,19 @@ class Result:
             if is_shifted:
                 segments.shift(node, change)
             _place(node, ct)
+        self._move_clicks(change)
         return True
+
+    def _move_clicks(self, change: np.ndarray) -> None:
+        """Bring points, and the map before them, to where the CT is; ``change`` is 4x4, RAS mm."""
+        before = self.get(BEFORE_CLICKS)
+        if before is not None:
+            volumes.place(before, self.ct, json.loads(self.node.GetParameter(BEFORE_CLICKS)))
+        for role in POINTS:
+            points = self.get(role)
+            if points is not None:
+                _shift_points(points, change)
+                points.SetAndObserveTransformNodeID(self.ct.GetTransformNodeID())
 
     def recount_if_scaled(self) -> bool:
         """Count anew if a transform above the CT has changed the size of its voxels.
@@ -242,7 +267,7 @@ class Result:
         """Write rows into table and chart, which are made where they are missing."""
         if any(self.get(role) is None for role in _NUMBERS):
             for role in _NUMBERS:
-                _make_node(self, role)
+                make_node(self, role)
             title = f"{self.ct.GetName()}: lesion % by lobe"
             scores.make_chart(self._series(), self.get("chart"), self.get("chartTable"), title)
         scores.fill_table(self.get("table"), rows, self.reader_scores)
@@ -277,9 +302,10 @@ class Result:
 
     @property
     def pseudolabel_is_chosen(self) -> bool:
-        """Whether a person edited the pseudo-label, or chose another threshold than the run's."""
+        """Whether a person edited or clicked, or chose another threshold than the run's."""
         other = abs(self.threshold - _threshold_of(self.report)) > 1e-3
-        return other or self.is_edited("pseudolabel")
+        clicked = set(json.loads(self.node.GetParameter(CLICKS) or "{}")) - {"0"}
+        return other or bool(clicked) or self.is_edited("pseudolabel")
 
     def fingerprint(self, role: str) -> str:
         """Return the fingerprint of a segmentation when it was made."""
@@ -324,12 +350,30 @@ class Result:
     def remove(self) -> None:
         """Take every node of the result out of the scene, the CT stays."""
         for role in _KINDS:
-            node = self.get(role)
-            if node is not None:
-                for helper in _helpers_of(node):
-                    slicer.mrmlScene.RemoveNode(helper)
-                slicer.mrmlScene.RemoveNode(node)
+            _remove_node(self.get(role))
         slicer.mrmlScene.RemoveNode(self.node)
+
+
+def _remove_node(node: Any) -> None:
+    """Take a node out of the scene, with its display and storage; None is ignored."""
+    if node is not None:
+        for helper in _helpers_of(node):
+            slicer.mrmlScene.RemoveNode(helper)
+        slicer.mrmlScene.RemoveNode(node)
+
+
+def drop_map_before_clicks(result: Result) -> None:
+    """Take what is kept of the map as the network made it out of the scene."""
+    _remove_node(result.get(BEFORE_CLICKS))
+
+
+def _shift_points(points: Any, matrix: np.ndarray) -> None:
+    """Move points, as hardening a transform does; ``matrix`` is 4x4 in RAS mm."""
+    for number in range(points.GetNumberOfControlPoints()):
+        place = [0.0, 0.0, 0.0]
+        points.GetNthControlPointPosition(number, place)
+        moved = (matrix @ (*place, 1.0))[:3].tolist()
+        points.SetNthControlPointPosition(number, moved, points.PositionDefined)
 
 
 def _helpers_of(node: Any) -> list[Any]:
@@ -411,9 +455,11 @@ def _fill(
     ct = result.ct
     result.node.SetParameter(_FILLING, "1")
     result.node.SetParameter("report", json.dumps(report))
+    result.node.SetParameter(CLICKS, "")  # the points stay, and are followed anew
+    drop_map_before_clicks(result)
     yield from _fill_maps(result, images)
     for role in SEGMENTATIONS:
-        _place(_make_node(result, role), ct)
+        _place(make_node(result, role), ct)
     if "segmentation" not in keep:
         yield from _fill_segmentation(result, images)
     images.clear()
@@ -427,7 +473,7 @@ def _fill(
     if keep:
         result.update_scores(PSEUDOLABEL if "segmentation" not in keep else NETWORK)
     if page:
-        node = _make_node(result, PAGE)
+        node = make_node(result, PAGE)
         node.SetForceCreateStorageNode(node.CreateStorageNodeAlways)
         node.SetText(page)
     result.node.SetParameter(_FILLING, "")
@@ -436,7 +482,7 @@ def _fill(
 def _fill_maps(result: Result, images: dict[str, Voxels]) -> Iterator[None]:
     highest = {}
     for role, name in (("dram", "dram"), ("refined", "dram_refined")):
-        node = _make_node(result, role)
+        node = make_node(result, role)
         # before there are voxels: a new display would look for a window among all of them
         display.show_as_heat_map(node)
         volumes.put_map(node, images.pop(name), result.ct)
@@ -505,7 +551,7 @@ def _threshold_of(report: Mapping[str, Any]) -> float:
     return float(settings.get("threshold", DEFAULT_THRESHOLD))
 
 
-def _make_node(result: Result, role: str) -> Any:
+def make_node(result: Result, role: str) -> Any:
     """Make a node of the result unless it is there, name it, and file it under the CT's study."""
     node = result.get(role)
     if node is not None:

@@ -1,4 +1,4 @@
-"""Cases for ``python -m Training``: CT, lobes, pseudo-label and the reader's scores in a folder.
+"""Cases for ``python -m Training``: CT, lobes, pseudo-label, points and scores in a folder.
 
 The layout is the one that :mod:`Training.dataset.folder` reads. Names of patients do not enter it:
 a case is called what the user calls it, and images carry no metadata.
@@ -7,7 +7,7 @@ a case is called what the user calls it, and images carry no metadata.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import SimpleITK as sitk
@@ -15,11 +15,16 @@ import SimpleITK as sitk
 from DRAMLesionLib import writing
 from DRAMLesionLib.errors import InputError
 from DRAMLesionLib.lobes import Lobe
+from DRAMLesionLib.reading import markups
+from DRAMLesionLib.reading.markups import Point
 from DRAMLesionLib.tables import csv_text, read_table
 
 SCORES = "scores.csv"
 PSEUDOLABELS = "pseudolabels"
 FOLDERS = ("scans", "lobes", PSEUDOLABELS)
+POINTS = "points"
+"""Folder of the reader's points, ``CASE.mrk.json``: Slicer reads them, the training does not."""
+
 COLUMNS = ("case", *(lobe.name for lobe in Lobe))
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
@@ -58,6 +63,7 @@ def add_case(
     lobes: sitk.Image,
     pseudolabel: sitk.Image | None,
     scores: Mapping[Lobe, int | None],
+    points: Sequence[Point] = (),
 ) -> list[Path]:
     """Write a case into a data set, in place of one of the same name: whole, or not at all.
 
@@ -69,6 +75,7 @@ def add_case(
         pseudolabel: 0 background, 1 vessel, 2 lesion; None leaves it to the training, which takes
             one that is there for the work of a person.
         scores: The reader's; None where there is none.
+        points: The reader's, that the pseudo-label followed.
 
     Returns:
         The files.
@@ -91,15 +98,21 @@ def add_case(
     images = dict(zip(FOLDERS, (ct, lobes, pseudolabel), strict=True))
     with writing.locked(folder):
         table = _read(folder / SCORES)
-        for place in FOLDERS:
+        for place in (*FOLDERS, POINTS):
             writing.clean(folder / place)
         with writing.unfinished(folder, folder) as part:
             for place, image in images.items():
                 if image is not None:
                     writing.write_image(_bare(image), part / place / f"{name}.nii.gz")
+            if points:
+                markups.write_points(points, part / _points_file(name))
             _put(folder, part, table, row)
     written = [folder / place / f"{name}.nii.gz" for place in FOLDERS if images[place] is not None]
-    return [*written, folder / SCORES]
+    return [*written, *([folder / _points_file(name)] if points else []), folder / SCORES]
+
+
+def _points_file(name: str) -> Path:
+    return Path(POINTS) / f"{name}{markups.SUFFIX}"
 
 
 def _put(
@@ -110,16 +123,14 @@ def _put(
     The row is the first to go and the last to come: whenever this is stopped, a case that the
     table has is the one that the files show. All is written before: no step needs room.
     """
-    name = f"{row['case']}.nii.gz"
+    images = [Path(place) / f"{row['case']}.nii.gz" for place in reversed(FOLDERS)]
+    places = [_points_file(row["case"]), *images]
     others = {case: known for case, known in table.items() if case != row["case"]}
     writing.write_text(_csv(table), part / "before.csv")
     for text in ("without.csv", "again.csv"):
         writing.write_text(_csv(others), part / text)
     writing.write_text(_csv(others | {row["case"]: row}), part / "with.csv")
-    files = {
-        folder / place / name: part / place / name if (part / place / name).exists() else None
-        for place in reversed(FOLDERS)
-    }
+    files = {folder / place: part / place if (part / place).exists() else None for place in places}
     scores = folder / SCORES
     existed = scores.exists()
     try:

@@ -7,6 +7,7 @@ whatever happens to it afterwards.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -153,9 +154,15 @@ def put_map(node: Any, values: np.ndarray | vtk.vtkImageData, ct: Any) -> None:
         node.EndModify(before)
 
 
-def place(node: Any, ct: Any) -> None:
-    """Give a volume the matrix and the transform of the CT."""
-    matrix = vtk.vtkMatrix4x4()
-    ct.GetIJKToRASMatrix(matrix)
-    node.SetIJKToRASMatrix(matrix)
+def place(node: Any, ct: Any, first: Sequence[int] = (0, 0, 0)) -> None:
+    """Give a volume the matrix and the transform of the CT.
+
+    Args:
+        node: The volume node.
+        ct: The CT's volume node.
+        first: Voxel (k, j, i) of the CT at which the volume begins, where it is a part of it.
+    """
+    matrix = ijk_to_ras(ct)
+    matrix[:3, 3] = (matrix @ (*first[::-1], 1.0))[:3]
+    node.SetIJKToRASMatrix(slicer.util.vtkMatrixFromArray(matrix))
     node.SetAndObserveTransformNodeID(ct.GetTransformNodeID())

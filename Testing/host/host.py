@@ -30,6 +30,7 @@ from .dialogs import FileDialog, MessageBox, dialogs
 from .observers import Observers
 from .packaging_module import Packaging, i18n_module, packaging_module, pytorch_utils_module
 from .parameter_node import parameter_node_module
+from .placing import Mouse
 from .qt_layer import NotSuppliedError, facade_of, register
 from .qt_module import QtModule, application
 from .scene import SceneSetup
@@ -113,6 +114,7 @@ class Host:
         app: the `Application` behind `slicer.app`.
         setup: scene, logics and views.
         module: the module under test, None without path.
+        mouse: the user's mouse in the views, while points are placed.
         dialogs: answers to message boxes and file dialogs, and what was shown.
         packaging: packages that are missing, and what was to be installed.
         translated: every text that went through `_()`.
@@ -139,6 +141,7 @@ class Host:
         self.errors.clear()
         SampleDataLogic.registered = []
         self.setup = SceneSetup(str(self._home / "tmp"))
+        self.mouse = Mouse(self.setup.application_logic)
         self._install_modules()
         self.app = application_module.Application(self.setup, self._home, self._main_window)
         self._fill_slicer()
@@ -154,6 +157,7 @@ class Host:
         errors = list(self.errors)
         self._close_windows()
         Observers.clear_all()
+        self.mouse.close()
         self.setup.close()
         for name in self._added:
             if hasattr(slicer, name):
