@@ -1,4 +1,4 @@
-"""Command line of the library: ``python -m DRAMLesionLib segment|lobes|phantom``.
+"""Command line of the library: ``python -m DRAMLesionLib segment|batch|lobes|phantom``.
 
 Exit status 0 done, 1 could not be done (one line on standard error), 2 wrong usage, 130 stopped by
 Ctrl-C, 143 by SIGTERM. Heavy imports happen inside the commands, so that ``--help`` is instant.
@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from DRAMLesionLib import __version__
+from DRAMLesionLib.batch import command as batch
 from DRAMLesionLib.errors import Cancelled, DRAMLesionError
 from DRAMLesionLib.memory import told
 from DRAMLesionLib.tables import one_line
@@ -36,15 +37,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit status.
     """
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    if problem := options.check(options):
+        parser.error(problem)
     _stop_on_terminate()
     progress = _JsonProgress() if options.json_progress else _TerminalProgress()
     try:
         message = options.command(options, progress)
     except _Terminated:
-        return _failed(progress, "stopped; nothing was written", 143)
+        return _failed(progress, f"stopped; {options.stopped}", 143)
     except KeyboardInterrupt:
-        return _failed(progress, "stopped; nothing was written", 130)
+        return _failed(progress, f"stopped; {options.stopped}", 130)
     except Cancelled as error:
         return _failed(progress, str(error), 1)
     except (DRAMLesionError, OSError, MemoryError, RuntimeError) as error:
@@ -97,6 +101,13 @@ def segment(options: argparse.Namespace, progress: Progress) -> str:
         lines.append(f"lesions: {total.lesion_percent:.1f} % of the lungs, score {score}")
     lines += [f"wrote {path}" for path in written]
     return "\n".join(lines)
+
+
+def many(options: argparse.Namespace, progress: Progress) -> str:
+    """Take all CTs of a folder the whole way."""
+    if options.json_progress:
+        return batch.batch(options, lambda _: None, progress=progress)
+    return batch.batch(options, _say)
 
 
 def lobes(options: argparse.Namespace, progress: Progress) -> str:
@@ -157,16 +168,10 @@ def _parser() -> argparse.ArgumentParser:
         help="label map, segmentation or DICOM SEG of the lobes; estimated if left out",
         metavar="FILE",
     )
-    command.add_argument(
-        "--lobe-scheme", choices=SCHEMES, default="auto", help="how --lobes numbers the lobes"
-    )
-    command.add_argument("--device", choices=DEVICES, default="auto", help="where networks run")
-    command.add_argument(
-        "--weights", type=Path, metavar="DIR", help="folder with weights; bundled ones if left out"
-    )
-    command.add_argument(
-        "--maps", action="store_true", help="write dRAM, refined dRAM, lesion probability as well"
-    )
+    _add_way(command)
+
+    command = _command(commands, "batch", many, "results of many CTs, a summary and a page of all")
+    _add_batch(command)
 
     command = _command(commands, "lobes", lobes, "the five lobes as a label map")
     _add_ct(command)
@@ -188,13 +193,47 @@ def _command(
     text: str,
 ) -> argparse.ArgumentParser:
     command = commands.add_parser(name, help=text, description=f"Write {text}.")
-    command.set_defaults(command=function)
+    command.set_defaults(command=function, check=lambda _: "", stopped="nothing was written")
     command.add_argument(
         "--json-progress",
         action="store_true",
         help="print progress as one JSON object a line instead of a bar",
     )
     return command
+
+
+def _add_batch(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "scans",
+        type=Path,
+        metavar="SCANS",
+        help="folder with a file (NIfTI, NRRD, MetaImage) or a DICOM folder for each CT",
+    )
+    command.add_argument("-o", "--output", type=Path, required=True, help="folder for the results")
+    command.add_argument(
+        "--lobes",
+        type=Path,
+        help="folder with lobe masks that are named as the CTs; estimated where there is none",
+        metavar="DIR",
+    )
+    _add_provider(command)
+    _add_way(command)
+    batch.add_options(command)
+    command.set_defaults(check=batch.check_options, stopped="start again to go on")
+
+
+def _add_way(command: argparse.ArgumentParser) -> None:
+    """Add what says how a CT is taken the whole way, and what is written."""
+    command.add_argument(
+        "--lobe-scheme", choices=SCHEMES, default="auto", help="how --lobes numbers the lobes"
+    )
+    command.add_argument("--device", choices=DEVICES, default="auto", help="where networks run")
+    command.add_argument(
+        "--weights", type=Path, metavar="DIR", help="folder with weights; bundled ones if left out"
+    )
+    command.add_argument(
+        "--maps", action="store_true", help="write dRAM, refined dRAM, lesion probability as well"
+    )
 
 
 def _add_ct(command: argparse.ArgumentParser) -> None:
@@ -207,6 +246,10 @@ def _add_ct(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--series", metavar="UID", help="which DICOM series, where the folder holds several"
     )
+    _add_provider(command)
+
+
+def _add_provider(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--lobe-provider",
         choices=PROVIDERS,
@@ -221,6 +264,12 @@ def _spacing(text: str) -> float:
         message = "the voxel size lies between 0.3 and 10 mm"
         raise argparse.ArgumentTypeError(message)
     return value
+
+
+def _say(text: str) -> None:
+    """Print a line; what scans are called may hold anything."""
+    indent = text[: len(text) - len(text.lstrip())]
+    print(f"{indent}{one_line(text)}", flush=True)
 
 
 class _JsonProgress:

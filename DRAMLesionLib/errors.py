@@ -47,6 +47,10 @@ class MissingDependencyError(DRAMLesionError):
     """An optional package that the caller asked for is not installed."""
 
 
+class ScansFailed(DRAMLesionError):
+    """Some scans of a batch could not be done; the others are."""
+
+
 class Cancelled(DRAMLesionError):
     """The caller's cancel function said stop; nothing was written."""
 

@@ -400,7 +400,9 @@ def check_image_writable(path: Path | str, needed_bytes: float = 0.0) -> None:
 
 
 @contextmanager
-def locked(folder: Path | str, tell: Callable[[str], object] = lambda _: None) -> Iterator[None]:
+def locked(
+    folder: Path | str, tell: Callable[[str], object] = lambda _: None, wait_s: float = 0.0
+) -> Iterator[None]:
     """Keep a folder for one run; made if it is missing.
 
     The lock is the operating system's, so it ends with the process however that ends.
@@ -408,6 +410,7 @@ def locked(folder: Path | str, tell: Callable[[str], object] = lambda _: None) -
     Args:
         folder: What the run works on.
         tell: Called with a line when a run that held the folder before has not ended by itself.
+        wait_s: How long another run may go on holding the folder.
 
     Raises:
         OutputError: If another run holds the folder, with its owner, computer, process and since
@@ -421,7 +424,7 @@ def locked(folder: Path | str, tell: Callable[[str], object] = lambda _: None) -
         folder.mkdir(parents=True, exist_ok=True)
         lock = FileLock(folder / _LOCK)
         try:
-            lock.acquire(timeout=0)
+            lock.acquire(timeout=wait_s)
         except NotImplementedError as error:
             reason = "its disk cannot keep a second run away (no locks); choose another place"
             raise OutputError(_cannot_write(folder, reason)) from error

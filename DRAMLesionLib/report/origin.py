@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from DRAMLesionLib.report.output import MARKER, MASKS
+from DRAMLesionLib.report.output import MAPS, MARKER, MASKS
 from DRAMLesionLib.version import __version__
 
 _DETACHED = re.compile(rb"(?im)^(?:ElementDataFile *=|data file:) *(.+?) *\r?$")
@@ -35,25 +35,42 @@ def origin_of(
     Raises:
         OSError: If something cannot be read.
     """
-    cards = sorted(weights.glob("*.json"))
     return {
         "scan": content_sum(scan),
         "lobes": None if lobes is None else content_sum(lobes),
-        "weights": {card.stem: content_sum(card) for card in cards},
+        "weights": weight_sums(weights),
         "options": dict(options),
         "version": __version__,
     }
 
 
+def weight_sums(weights: Path) -> dict[str, str]:
+    """Return the sum of each card in a folder of weights; cards hold the sums of the tensors.
+
+    Raises:
+        OSError: If one cannot be read.
+    """
+    return {card.stem: content_sum(card) for card in sorted(weights.glob("*.json"))}
+
+
 def is_made_from(folder: Path, origin: Mapping[str, Any]) -> bool:
     """Tell whether a folder has a complete result that was made from just this."""
+    return origin_in(folder) == origin
+
+
+def origin_in(folder: Path) -> dict[str, Any] | None:
+    """Return what the complete result in a folder was made from; None if there is no such result.
+
+    One that does not say it, as that of a single run, counts as none.
+    """
     try:
         report = json.loads((folder / MARKER).read_text(encoding="utf-8"))
-        found = report["origin"]
+        found = dict(report["origin"])
+        names = (*MASKS, *MAPS) if found["options"]["maps"] else MASKS
     except (OSError, ValueError, KeyError, TypeError):
-        return False
-    whole = all((folder / f"{name}.nii.gz").is_file() for name in MASKS)
-    return whole and bool(found == origin)
+        return None
+    whole = all((folder / f"{name}.nii.gz").is_file() for name in names)
+    return found if whole else None
 
 
 def content_sum(path: Path) -> str:

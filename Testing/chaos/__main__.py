@@ -17,7 +17,7 @@ from pathlib import Path
 from Testing.chaos.jobs import JOBS
 from Testing.chaos.run import torture
 
-SHARES = {"segment": 0.45, "batch": 0.3, "training": 0.25}
+SHARES = {"segment": 0.35, "batch": 0.2, "processes": 0.2, "training": 0.25}
 """Of the kills."""
 
 

@@ -135,6 +135,20 @@ class Batch(Job):
         return {name: _scan_results(output / name) for name in sorted(names)}
 
 
+class Processes(Batch):
+    """The same scans by the command line, two processes at a time."""
+
+    name = "processes"
+
+    def command(self, output: Path) -> list[str]:
+        """Do all scans."""
+        return [
+            *("DRAMLesionLib", "batch", str(self.folder / "scans"), "-o", str(output)),
+            *("--lobes", str(self.folder / "lobes"), "--lobe-scheme", "dram", "--workers", "2"),
+            *("--weights", str(self.folder / "weights"), "--device", "cpu"),
+        ]
+
+
 class Training(Job):
     """A whole training of a few steps on three small CTs."""
 
@@ -194,7 +208,7 @@ class Training(Job):
 
 _LOOP = ("steps=3", "checkpoint_every=1", "pictures_every=0", "tensorboard=false")
 
-JOBS: dict[str, type[Job]] = {job.name: job for job in (Segment, Batch, Training)}
+JOBS: dict[str, type[Job]] = {job.name: job for job in (Segment, Batch, Processes, Training)}
 
 
 def _write_scan(folder: Path, number: int) -> None:

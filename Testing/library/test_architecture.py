@@ -13,6 +13,7 @@ LIBRARY, TRAINING = "DRAMLesionLib", "Training"
 ROOMS = {
     LIBRARY: (
         ("__main__",),
+        ("batch",),
         ("pipeline", "mrml"),
         ("report",),
         ("phantom",),
