@@ -307,7 +307,7 @@ class Host:
         QApplication.processEvents()
 
     def wait_for(
-        self, condition: Callable[[], Any], what: str = "", timeout_s: float = 30.0
+        self, condition: Callable[[], Any], what: str = "", timeout_s: float = 240.0
     ) -> None:
         """Process events until a condition holds.
 

@@ -265,7 +265,7 @@ def test_terminating_the_process_leaves_nothing(case, tmp_path):
                 break
         time.sleep(0.1)
         process.send_signal(signal.SIGTERM)
-        _, error = process.communicate(timeout=60)
+        _, error = process.communicate(timeout=300)
     assert process.returncode == 143
     assert "nothing was written" in error
     assert _names(tmp_path / "out") == set()

@@ -63,7 +63,7 @@ def choose(widget, ct, run, device="cpu"):
     )
 
 
-def wait_for_run(module, timeout_s=120.0):
+def wait_for_run(module, timeout_s=600.0):
     widget = module.module.widget()
     module.wait_for(lambda: widget.run is None, "the run", timeout_s)
 

@@ -269,7 +269,7 @@ def test_terminating_it_leaves_nothing_half_written(one_scan, run):
         assert process.stdout is not None
         assert process.stdout.readline() == "1/1 1 gut\n"
         process.send_signal(signal.SIGTERM)
-        said, _ = process.communicate(timeout=120)
+        said, _ = process.communicate(timeout=600)
     assert process.returncode == 143
     assert "stopped; start again to go on" in said
     out = one_scan.parent / "out"

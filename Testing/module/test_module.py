@@ -194,7 +194,7 @@ def test_a_run_can_be_cancelled_in_every_stage(module, run, tmp_path, stage):
     processes = [int(pid) for pid in pids.read_text().split()]
     widget.ui.applyButton.click()
     wait_for_run(module, 10)
-    module.wait_for(lambda: not any(alive(pid) for pid in processes), "the processes' end", 10)
+    module.wait_for(lambda: not any(alive(pid) for pid in processes), "the processes' end", 60)
     assert widget.ui.statusLabel.text == "Cancelled; the scene is as it was."
     assert (widget.ui.applyButton.text, widget.ui.applyButton.enabled) == ("&Apply", True)
     assert widget.ui.inputsSection.enabled
@@ -241,7 +241,7 @@ def test_descendants_are_found_without_ps_too(module, monkeypatch):
     finally:
         process.stopTree(parent.pid, kill=True)
         parent.wait()
-    module.wait_for(lambda: not any(alive(pid) for pid in found), "the child's end", 10)
+    module.wait_for(lambda: not any(alive(pid) for pid in found), "the child's end", 60)
 
 
 FAILURES = {

@@ -352,7 +352,10 @@ def test_the_preview_notices_edits_of_others(host, run):
 
 @pytest.mark.slow
 def test_a_move_of_the_threshold_takes_less_than_a_fifth_of_a_second(host):
-    """On a CT of 512 x 512 x 300 voxels; the sorting before the first move is not counted."""
+    """On a CT of 512 x 512 x 300 voxels; the sorting before the first move is not counted.
+
+    Of processor time: what else the machine does makes no difference.
+    """
     import slicer
 
     from DRAMLesionLib.mrml import result as results
@@ -392,9 +395,9 @@ def test_a_move_of_the_threshold_takes_less_than_a_fifth_of_a_second(host):
     assert 8e6 < (lobes > 0).sum() < 14e6, "five litres"
     # every voxel has a value, evenly spread: twenty times as many change as in a real map
     for threshold in (0.51, 0.52, 0.55, 0.54, 0.50, 0.40, 0.41):
-        start = time.perf_counter()
+        start = time.process_time()
         preview.move(threshold)
-        times.append(time.perf_counter() - start)
+        times.append(time.process_time() - start)
     print([f"{t:.3f} s" for t in times])
     assert np.median(times) < 0.2
     assert max(times) < 0.6

@@ -27,7 +27,7 @@ def test_from_a_ct_to_a_corrected_case_in_a_training_set(module, run, tmp_path):
     box = steps.widget.lobeMatches.boxes["RML"]
     box.currentIndex = box.findText("Segment_3")
 
-    result = steps.apply(120.0)
+    result = steps.apply(600.0)
     assert steps.ui.statusLabel.text == "Done."
     fractions = [share for _stage, share in steps.seen]
     assert fractions == sorted(fractions)

@@ -95,7 +95,7 @@ def test_real_cts_pass_without_a_word():
         assert checks.check_ct(image, path.name) == []
 
 
-def test_a_large_ct_is_checked_in_two_seconds():
+def test_a_large_ct_is_checked_in_two_seconds_of_processor_time():
     rng = np.random.default_rng(0)
     small = chest.hu(chest.grid((512, 512, 4), (0.7, 0.7, 1.0)))
     values = np.repeat(chest.values(small), 75, axis=0)
@@ -104,9 +104,9 @@ def test_a_large_ct_is_checked_in_two_seconds():
         plane += np.roll(noise, k, axis=0)
     image = sitk.GetImageFromArray(values)
     image.SetSpacing((0.7, 0.7, 1.0))
-    start = time.perf_counter()
+    start = time.process_time()
     assert checks.check_ct(image) == []
-    assert time.perf_counter() - start < 2.0
+    assert time.process_time() - start < 2.0
 
 
 # --- geometry -----------------------------------------------------------------------------------
