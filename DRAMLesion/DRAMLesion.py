@@ -33,6 +33,7 @@ def _makeImportable() -> None:
 _makeImportable()
 
 from DRAMLesionPanel import cards, dependencies  # noqa: E402
+from DRAMLesionPanel.improvement_panel import ImprovementPanel  # noqa: E402
 from DRAMLesionPanel.lobe_matches import LobeMatches  # noqa: E402
 from DRAMLesionPanel.logic import DRAMLesionLogic, makePhantom  # noqa: E402
 from DRAMLesionPanel.parameters import HeatMap, LobesFrom, correct, corrections  # noqa: E402
@@ -123,6 +124,7 @@ class DRAMLesionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.run = None
         self.results: Any = None
         self.points: Any = None
+        self.improvement: Any = None
         self._parameterNode = None
         self._guiTag = None
         self._lobeKeys = {}
@@ -142,6 +144,9 @@ class DRAMLesionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.training = TrainingPanel(self.ui, self.logic, self._result, self._parameters)
         self.results = ResultPanel(self.ui, self._result, self._parameters, self.training.update)
         self.points = PointsPanel(self.ui, self, self._result, self.results.pointsFollowed)
+        self.improvement = ImprovementPanel(
+            self.ui, self.logic, self._parameters, self.onBetterWeights
+        )
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.StartCloseEvent, self.onSceneStartClose)
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.EndCloseEvent, self.onSceneEndClose)
         self.addObserver(
@@ -161,6 +166,8 @@ class DRAMLesionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self.results.editor.close()
         if self.points is not None:
             self.points.sceneCloses()
+        if self.improvement is not None:
+            self.improvement.abandon()
         self._forgetParameterNode()
         self.removeObservers()
 
@@ -173,8 +180,10 @@ class DRAMLesionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.results.enter()
 
     def exit(self):
-        self.points.exit()
-        self.results.exit()
+        if self.points is not None:  # a module whose setup failed is left, too
+            self.points.exit()
+        if self.results is not None:
+            self.results.exit()
 
     def onSceneStartClose(self, caller=None, event=None):
         self._abandonRun()
@@ -263,6 +272,7 @@ class DRAMLesionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.results.update()
         self.points.update()
         self.training.update()
+        self.improvement.update()
         self._updateStatus()
 
     def _onInputChanged(self) -> None:
@@ -367,6 +377,9 @@ class DRAMLesionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def onWeightsChanged(self, path: str) -> None:
         if self._parameterNode is not None:
             self._parameterNode.weightsFolder = path.strip()
+
+    def onBetterWeights(self, folder: str) -> None:
+        self.ui.weightsPathEdit.currentPath = folder
 
     # --- run --------------------------------------------------------------------------------------
 

@@ -271,8 +271,13 @@ def exchanged(files: Mapping[Path, Path | None]) -> Iterator[None]:
         _remove(aside)
 
 
-def write_image(image: sitk.Image, path: Path | str) -> None:
-    """Write an image, compressed; the suffix of ``path`` tells the format.
+def write_image(image: sitk.Image, path: Path | str, *, compressed: bool = True) -> None:
+    """Write an image; the suffix of ``path`` tells the format.
+
+    Args:
+        image: The image.
+        path: Its place.
+        compressed: Whether its voxels are; not worth the wait for a file that is soon removed.
 
     Raises:
         InputError: If the suffix is that of no format, or of one with two files.
@@ -286,7 +291,7 @@ def write_image(image: sitk.Image, path: Path | str) -> None:
     with whole_file(path, suffix) as part:
         try:
             # the lowest level: a CT is written five times as fast, and hardly larger
-            sitk.WriteImage(image, str(part), useCompression=True, compressionLevel=1)
+            sitk.WriteImage(image, str(part), useCompression=compressed, compressionLevel=1)
         except RuntimeError as error:
             if is_out_of_memory(error):
                 raise MemoryError from error

@@ -20,6 +20,7 @@ from DRAMLesionLib.errors import Cancelled, DRAMLesionError, InputError
 from DRAMLesionLib.memory import is_out_of_memory
 from DRAMLesionLib.writing import check_writable, clean, locked, write_text
 from Training.commands.evaluation import add_commands as add_evaluation
+from Training.commands.improvement import add_commands as add_improvement
 from Training.config import Config, dump_config, load_config
 from Training.dataset.folder import find_labels
 
@@ -199,6 +200,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--workers", type=int, default=2)
     _add_comparisons(commands)
     _add_synthesis(commands)
+    add_improvement(commands)
     add_evaluation(commands)
     return parser
 

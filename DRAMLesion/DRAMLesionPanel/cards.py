@@ -1,12 +1,24 @@
 """What the cards beside weights say, without loading any network."""
 
 import html
-import json
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from slicer.i18n import tr as _
 
 NETWORKS = ("regression", "segmentation")
+
+
+@dataclass(frozen=True)
+class Card:
+    """What the panel shows of a card; `DRAMLesionLib.weights` reads all of it, but needs torch."""
+
+    date: str
+    licence: str
+    sha256: str
+    data: list[str]
+    metrics: dict[str, Any] = field(default_factory=dict)
 
 
 def describe(folder: str) -> str:
@@ -18,12 +30,12 @@ def describe(folder: str) -> str:
 
 
 def _describe(folder: Path, name: str) -> str:
+    from DRAMLesionLib.errors import InputError
+    from DRAMLesionLib.typed import read_json
+
     try:
-        card = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
-        facts = [card["date"], card["licence"], f"SHA-256 {card['sha256'][:12]}…"]
-        data = "; ".join(card["data"])
-        steps = card.get("metrics", {}).get("steps")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        card = read_json(folder / f"{name}.json", Card, others=True)
+    except InputError as error:
         message = _(
             "{folder} holds no weights of the {network} network: choose a folder made by "
             "'python -m Training export'"
@@ -34,7 +46,8 @@ def _describe(folder: Path, name: str) -> str:
             folder=folder, network=name
         )
         raise ValueError(message)
-    if steps is not None:
-        facts.append(_("{steps} steps").format(steps=steps))
-    text = html.escape(f"{', '.join(str(fact) for fact in facts)} – {data}")
+    facts = [card.date, card.licence, f"SHA-256 {card.sha256[:12]}…"]
+    if "steps" in card.metrics:
+        facts.append(_("{steps} steps").format(steps=card.metrics["steps"]))
+    text = html.escape(f"{', '.join(facts)} – {'; '.join(card.data)}")
     return f"<b>{html.escape(name)}</b>: {text}"

@@ -8,12 +8,16 @@ from slicer.i18n import tr as _
 TORCH = "torch>=2.5"
 OTHERS = ("scikit-image>=0.24", "safetensors>=0.4", "Jinja2>=3.1", "Pillow>=10.1", "filelock>=3.13")
 
-_IMPORTED_AS = {"scikit-image": "skimage", "Jinja2": "jinja2", "Pillow": "PIL"}
+TRAINING = ("lightning>=2.4", "PyYAML>=6", "tensorboard>=2.17", "tqdm>=4.66")
+"""What a training needs besides."""
+
+_IMPORTED_AS = {"scikit-image": "skimage", "Jinja2": "jinja2", "Pillow": "PIL", "PyYAML": "yaml"}
 
 
-def missing() -> list[str]:
+def missing(training: bool = False) -> list[str]:
     """Requirements that are not met, PyTorch first."""
-    return [requirement for requirement in (TORCH, *OTHERS) if not _met(requirement)]
+    wanted = (TORCH, *OTHERS, *(TRAINING if training else ()))
+    return [requirement for requirement in wanted if not _met(requirement)]
 
 
 def _met(requirement: str) -> bool:
@@ -33,12 +37,12 @@ def _packaging():
     return slicer.packaging
 
 
-def ensure() -> bool:
-    """Install what is missing if the user agrees.
+def ensure(training: bool = False) -> bool:
+    """Install what is missing if the user agrees, on request with what a training needs.
 
     Returns whether everything is there now.
     """
-    wanted = missing()
+    wanted = missing(training)
     if not wanted:
         return True
     size = _("up to 3 GB, most of it PyTorch") if TORCH in wanted else _("less than 100 MB")
@@ -53,7 +57,7 @@ def ensure() -> bool:
     rest = [requirement for requirement in wanted if requirement != TORCH]
     if rest:
         _install(rest)
-    return not missing()
+    return not missing(training)
 
 
 def _installTorch() -> bool:

@@ -1,4 +1,4 @@
-"""The library's command line in a process of its own, so that the window stays usable."""
+"""Command lines of library and training in a process of their own: the window stays usable."""
 
 import contextlib
 import json
@@ -37,8 +37,8 @@ def libraryFolder() -> Path:
 _LAUNCHER = re.compile(r"error: \[.*\] (exit abnormally|failed to start)")
 """What Slicer's launcher, which PythonSlicer is, says of its child before it ends with status 1."""
 
-_OWN = "dramlesion: "
-"""What the library puts before the line that says why it stops."""
+_OWN = ("dramlesion: ", "training: ")
+"""What library and training put before the line that says why they stop."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class ProcessEnd:
     def reason(self) -> str:
         """Why it failed, in the words of the library where it has said something."""
         lines = [line.strip() for line in self.text.splitlines() if line.strip()]
-        said = [line.removeprefix(_OWN) for line in lines if line.startswith(_OWN)]
+        said = [line.partition(": ")[2] for line in lines if line.startswith(_OWN)]
         launcher = [match.group(1) for line in lines if (match := _LAUNCHER.match(line))]
         if not self.started or "failed to start" in launcher:
             return _("{program} cannot be started: is Slicer installed completely?").format(
@@ -90,7 +90,7 @@ def _crash() -> str:
 
 
 class LibraryProcess:
-    """One run of ``PythonSlicer -m DRAMLesionLib``.
+    """One run of ``PythonSlicer -m DRAMLesionLib``, or of another module beside it.
 
     onProgress is called with the stage's name and the share done (0 to 1), onFinished once with how
     the process ended.
@@ -101,8 +101,9 @@ class LibraryProcess:
         arguments: list[str],
         onProgress: Callable[[str, float], None],
         onFinished: Callable[[ProcessEnd], None],
+        module: str = "DRAMLesionLib",
     ):
-        self._arguments = arguments
+        self._arguments = ["-m", module, *arguments]
         self._onProgress, self._onFinished = onProgress, onFinished
         self._output, self._errors = b"", b""
         self._process = None
@@ -117,7 +118,7 @@ class LibraryProcess:
         process.connect("errorOccurred(QProcess::ProcessError)", self._failed)
         process.setWorkingDirectory(str(libraryFolder()))  # -m finds the library there
         self._process = process
-        process.start(pythonSlicer(), ["-m", "DRAMLesionLib", *self._arguments])
+        process.start(pythonSlicer(), self._arguments)
 
     @property
     def running(self) -> bool:

@@ -81,7 +81,7 @@ class ResultPanel:
     def update(self) -> None:
         """Show the result of the chosen CT, if it is another than before."""
         result, ui = self._findResult(), self._ui
-        for widget in (ui.editingSection, ui.teachingSection, ui.tableSourceBox):
+        for widget in (ui.editingSection, ui.tableSourceBox):
             widget.enabled = result is not None
         ui.showChartButton.enabled = result is not None
         self._report.update(result)

@@ -60,12 +60,15 @@ class Request:
     keep: list[str] = field(default_factory=list)
 
     def write(self, folder: Path) -> None:
-        """Write CT and lobes as files that the library reads."""
-        import SimpleITK as sitk
+        """Write CT and lobes as files that the library reads.
 
-        sitk.WriteImage(self.image, str(folder / "ct.nrrd"))
+        Raises OutputError if they cannot be written.
+        """
+        from DRAMLesionLib import writing
+
+        writing.write_image(self.image, folder / "ct.nrrd", compressed=False)
         if self.lobes is not None:
-            sitk.WriteImage(self.lobes, str(folder / "lobes.nrrd"), useCompression=True)
+            writing.write_image(self.lobes, folder / "lobes.nrrd")
 
     def release(self) -> None:
         """Let go of the voxels, which are in files now."""

@@ -54,17 +54,17 @@ def tell(message: str, error: Exception) -> None:
 
 def isExpected(error: Exception) -> bool:
     """Whether an error is a reason that the user can do something about."""
-    from DRAMLesionLib.errors import DRAMLesionError
+    from DRAMLesionLib.memory import told
 
-    return isinstance(error, DRAMLesionError | OSError) and not isinstance(error, ImportError)
+    return bool(told(error)) and not isinstance(error, ImportError)
 
 
 def reasonOf(error: Exception) -> str:
     """What an error says; errors that are none of ours say of what kind they are."""
-    from DRAMLesionLib.errors import DRAMLesionError
+    from DRAMLesionLib.memory import told
 
-    isPlain = isinstance(error, DRAMLesionError | ValueError | OSError)
-    return str(error) if isPlain else f"{type(error).__name__}: {error}"
+    isPlain = isinstance(error, ValueError)
+    return told(error) or (str(error) if isPlain else f"{type(error).__name__}: {error}")
 
 
 def sentence(text: str) -> str:

@@ -132,17 +132,38 @@ def find_lesions(
     coarse_ct = geometry.resample(ct, grid, fill=geometry.AIR_HU, antialias=True)
     coarse_lungs = geometry.resample(lungs, grid, "nearest")
     probabilities = segment(network, coarse_ct, coarse_lungs, config, device, progress)
-    inside = geometry.array(coarse_lungs) > 0
-    margin = surer_at_cut_ends(lesion_margin(probabilities), inside, config)
-    hu, edge = geometry.array(coarse_ct), grid.GetSpacing()[0]
-    found = (margin > 0) & inside
-    found &= ~dependent_density(hu, inside, found, edge, expiration)
-    found = near_sure(found, probabilities[LESION], config)
-    found = drop_false_components(found, inside, config)
+    inside, hu = geometry.array(coarse_lungs) > 0, geometry.array(coarse_ct)
+    margin, found = lesions_on_grid(probabilities, hu, inside, config, expiration)
     margin = limited_to(margin, found, inside)
     lesion = geometry.resample(geometry.image_like(margin, grid), ct, fill=-1.0) > 0
     mask = sitk.Mask(sitk.Cast(lesion, sitk.sitkUInt8), lungs)
     return Lesions(mask, geometry.image_like(probabilities[LESION], grid))
+
+
+def lesions_on_grid(
+    probabilities: np.ndarray,
+    hu: np.ndarray,
+    lungs: np.ndarray,
+    config: SegmentationConfig,
+    expiration: float = 0.0,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the margin of lesion on the working grid, and what of it is kept as found.
+
+    Args:
+        probabilities: (3, k, j, i) from :func:`segment`.
+        hu: (k, j, i).
+        lungs: (k, j, i) bool.
+        config: Settings.
+        expiration: See :class:`DRAMLesionLib.lesions.density.LungLevel`.
+
+    Returns:
+        (k, j, i) margin in [-1, 1], see :func:`lesion_margin`, and (k, j, i) bool.
+    """
+    margin = surer_at_cut_ends(lesion_margin(probabilities), lungs, config)
+    found = (margin > 0) & lungs
+    found &= ~dependent_density(hu, lungs, found, config.spacing, expiration)
+    found = near_sure(found, probabilities[LESION], config)
+    return margin, drop_false_components(found, lungs, config)
 
 
 def lesion_margin(probabilities: np.ndarray) -> np.ndarray:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import SimpleITK as sitk
@@ -15,6 +16,7 @@ import SimpleITK as sitk
 from DRAMLesionLib import writing
 from DRAMLesionLib.errors import InputError
 from DRAMLesionLib.lobes import Lobe
+from DRAMLesionLib.paths import case_name, mask_name
 from DRAMLesionLib.reading import markups
 from DRAMLesionLib.reading.markups import Point
 from DRAMLesionLib.tables import csv_text, read_table
@@ -27,6 +29,8 @@ POINTS = "points"
 
 COLUMNS = ("case", *(lobe.name for lobe in Lobe))
 
+_SCORE = re.compile(r"[0-5](?:[.,]0+)?")
+_NO_SCORE = "–"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 
 
@@ -52,8 +56,87 @@ def next_case_name(folder: Path | str | None) -> str:
 def has_case(folder: Path | str, name: str) -> bool:
     """Tell whether a data set has a case of this name already."""
     folder = Path(folder)
-    found = any((folder / part / f"{name}.nii.gz").exists() for part in FOLDERS)
+    found = any(_files(folder / part, name) for part in FOLDERS)
     return found or name in _read(folder / SCORES)
+
+
+@dataclass(frozen=True)
+class ListedCase:
+    """What a data set shows of a case without any of its images being opened.
+
+    Attributes:
+        name: Its name.
+        scores: The reader's by lobe, as they are shown.
+        edited: Whether it has a pseudo-label that a reader corrected.
+        points: How many points a reader placed; None if there are none.
+        problems: Why it cannot be trained on, in sentences.
+        notes: What else is odd about it.
+    """
+
+    name: str
+    scores: dict[Lobe, str]
+    edited: bool = False
+    points: int | None = None
+    problems: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def is_broken(self) -> bool:
+        """Whether it cannot be trained on."""
+        return bool(self.problems)
+
+
+def list_cases(folder: Path | str) -> list[ListedCase]:
+    """Return the cases of a data set, sorted by name; none if there is no such folder.
+
+    Raises:
+        InputError: If the table of scores cannot be read.
+    """
+    folder = Path(folder)
+    table = _read(folder / SCORES)
+    names = set(table)
+    if (folder / FOLDERS[0]).is_dir():
+        names |= {found for path in (folder / FOLDERS[0]).iterdir() if (found := case_name(path))}
+    return [_listed(folder, name, table.get(name)) for name in sorted(names)]
+
+
+def _listed(folder: Path, name: str, row: Mapping[str, str] | None) -> ListedCase:
+    given = {lobe: (row or {}).get(lobe.name, "").strip() for lobe in Lobe}
+    strange = [lobe for lobe, text in given.items() if text and not _SCORE.fullmatch(text)]
+    problems = [f"the score of the {lobe.full_name} is {given[lobe]!r}" for lobe in strange]
+    if row is None:
+        problems.append(f"it has no row in {SCORES}")
+    elif not any(given.values()):
+        problems.append("it has no score")
+    for part in FOLDERS:
+        files = _files(folder / part, name)
+        if len(files) > 1:
+            told = " and ".join(path.name for path in files)
+            problems.append(f"there are several files for it in {part}: {told}")
+        elif not files and part == FOLDERS[0]:
+            problems.append("it has no scan")
+    points, notes = _count_points(folder / _points_file(name))
+    scores = {lobe: text or _NO_SCORE for lobe, text in given.items()}
+    edited = bool(_files(folder / PSEUDOLABELS, name))
+    return ListedCase(name, scores, edited, points, problems, notes)
+
+
+def _count_points(path: Path) -> tuple[int | None, list[str]]:
+    """Return how many points a file of Slicer's markups has, and what is wrong with it."""
+    if not path.exists():
+        return None, []
+    try:
+        return len(markups.read_points(path)), []
+    except InputError as error:
+        return 0, [f"the points in {path.name} cannot be read: {error}"]
+
+
+def _files(folder: Path, name: str) -> list[Path]:
+    """Return what a folder has of a case: volumes of any kind, or a folder with a DICOM series."""
+    if not folder.is_dir():
+        return []
+    name_of = mask_name if folder.name == FOLDERS[1] else case_name
+    return sorted(path for path in folder.iterdir() if name_of(path) == name)
 
 
 def add_case(
@@ -81,7 +164,8 @@ def add_case(
         The files.
 
     Raises:
-        InputError: If the name is none, no lobe has a score, or the table is none.
+        InputError: If the name is none, no lobe has a score, the table is none, or the case of
+            that name has a folder with a DICOM series.
         OutputError: If the folder cannot be written to, or another run works in it.
     """
     folder = Path(folder)
@@ -96,6 +180,10 @@ def add_case(
         lobe.name: "" if scores.get(lobe) is None else str(scores[lobe]) for lobe in Lobe
     }
     images = dict(zip(FOLDERS, (ct, lobes, pseudolabel), strict=True))
+    for path in (path for place in FOLDERS for path in _files(folder / place, name)):
+        if path.is_dir():
+            message = f"{path} is a folder of another case {name}: give this one another name"
+            raise InputError(message)
     with writing.locked(folder):
         table = _read(folder / SCORES)
         for place in (*FOLDERS, POINTS):
@@ -130,7 +218,11 @@ def _put(
     for text in ("without.csv", "again.csv"):
         writing.write_text(_csv(others), part / text)
     writing.write_text(_csv(others | {row["case"]: row}), part / "with.csv")
-    files = {folder / place: part / place if (part / place).exists() else None for place in places}
+    new = {folder / place: part / place if (part / place).exists() else None for place in places}
+    # those of other kinds go: two files would be two scans of one case
+    there = [path for place in FOLDERS for path in _files(folder / place, row["case"])]
+    files: dict[Path, Path | None] = {path: None for path in there if path not in new}
+    files |= new
     scores = folder / SCORES
     existed = scores.exists()
     try:

@@ -33,7 +33,7 @@ ROOMS = {
     TRAINING: (
         ("__main__",),
         ("commands",),
-        ("studies",),
+        ("improvement", "studies"),
         ("slices",),
         ("evaluation",),
         ("methods",),

@@ -1,4 +1,4 @@
-"""File lists of the two CMakeLists, from the disk.
+"""File lists of the CMakeLists, from the disk.
 
 ``python -m Testing.module.cmake_lists`` writes them anew; a test holds them against the disk.
 """
@@ -9,7 +9,7 @@ import re
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-PACKAGES = {"DRAMLesion": "MODULE", "DRAMLesionLib": "LIBRARY"}
+PACKAGES = {"DRAMLesion": "MODULE", "DRAMLesionLib": "LIBRARY", "Training": "TRAINING"}
 """Folders, and what the variables of their lists begin with."""
 
 

@@ -194,6 +194,36 @@ def test_other_cases_and_columns_of_the_table_stay(case, tmp_path):
 
 
 @pytest.mark.parametrize(
+    "there",
+    ["scans/old.nrrd", "scans/old.MHA", "lobes/old.dcm", "pseudolabels/old.seg.nrrd"],
+)
+def test_a_case_of_any_kind_of_file_is_known_and_replaced_whole(case, tmp_path, there):
+    from DRAMLesionLib.mrml import training_set
+    from Training.dataset.folder import find_cases
+
+    place = tmp_path / there
+    place.parent.mkdir()
+    place.write_bytes(b"whatever it was")
+    assert training_set.has_case(tmp_path, "old")
+    assert not training_set.has_case(tmp_path, "old.seg")
+    written = training_set.add_case(tmp_path, "old", *case)
+    assert not place.exists(), "two files would be two scans of one case"
+    assert all(path.is_file() for path in written)
+    _cases, problems = find_cases([tmp_path])
+    assert [str(problem) for problem in problems if problem.fatal] == []
+
+
+def test_a_dicom_folder_of_that_name_is_not_replaced(case, tmp_path):
+    from DRAMLesionLib.mrml import training_set
+
+    (tmp_path / "scans" / "old").mkdir(parents=True)
+    assert training_set.has_case(tmp_path, "old")
+    with pytest.raises(InputError, match="is a folder of another case old: give this one another"):
+        training_set.add_case(tmp_path, "old", *case)
+    assert not (tmp_path / "scores.csv").exists()
+
+
+@pytest.mark.parametrize(
     ("table", "says"),
     [
         ("old,1,2,3,4,5,6\n", "line 2 has 7 cells, but the first line has 6"),

@@ -37,12 +37,14 @@ def test_the_module_installs_what_the_library_needs_and_slicer_lacks():
     said = {
         node.targets[0].id: ast.literal_eval(node.value)
         for node in source.body
-        if isinstance(node, ast.Assign) and node.targets[0].id in ("TORCH", "OTHERS")
+        if isinstance(node, ast.Assign) and node.targets[0].id in ("TORCH", "OTHERS", "TRAINING")
     }
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     bundled = ("numpy", "scipy", "SimpleITK", "pydicom")
     needed = {line for line in project["dependencies"] if re.split("[<>=]", line)[0] not in bundled}
     assert {said["TORCH"], *said["OTHERS"]} == needed
+    # matplotlib and scikit-learn are for the evaluation, which the module never starts
+    assert set(said["TRAINING"]) < set(project["optional-dependencies"]["training"])
 
 
 INSTALLED = """
@@ -56,13 +58,18 @@ from DRAMLesionLib.report import chart, html
 for name in ("regression", "segmentation"):
     weights.load_network(weights.BUNDLED, name)
 types.ReferenceTable.load(None)
+from Training.commands import improvement
+from Training.config import load_config
+from Training.improvement import improve
+load_config(improvement.DEFAULT)
 print("complete")
 """
 
 
 def test_the_installed_extension_is_complete(tmp_path):
     """What CMake lists, copied as it installs it, and nothing else."""
-    for folder, target in (("DRAMLesion", tmp_path), ("DRAMLesionLib", tmp_path / "DRAMLesionLib")):
+    beside = {name: tmp_path / name for name in ("DRAMLesionLib", "Training")}
+    for folder, target in {"DRAMLesion": tmp_path, **beside}.items():
         for variable in cmake_lists.on_disk(folder):
             for name in cmake_lists.listed(folder, variable):
                 (target / name).parent.mkdir(parents=True, exist_ok=True)

@@ -289,6 +289,9 @@ def test_a_case_goes_into_the_training_set(finished, run, tmp_path):
     cases, problems = find_cases([tmp_path / "set"])
     assert [str(p) for p in problems if p.fatal] == []
     assert (cases[0].name, cases[0].scores[Lobe.RUL], cases[0].label) == ("reader-1", 4, None)
+    listed = widget.improvement.caseTable
+    shown = [listed.item(0, column).text() for column in range(3)]
+    assert (listed.rowCount, shown) == (1, ["reader-1", "– – 4 – –", "–"])
     for threshold, count in ((0.4, 4), (0.5, 3)):
         ui.thresholdSlider.value = threshold
         module.dialogs.answers.append(("has a case reader-1 already", "Ok"))

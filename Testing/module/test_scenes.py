@@ -208,4 +208,5 @@ def test_a_panel_whose_setup_failed_can_be_cleaned_up(run, monkeypatch):
         with pytest.raises(RuntimeError, match="no such file"):
             widget.setup()
         monkeypatch.undo()
+        widget.exit()
         widget.cleanup()

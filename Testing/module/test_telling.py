@@ -89,10 +89,11 @@ def test_apply_edit_phantom_and_training_set_go_on_after_a_failure(
     monkeypatch.setattr("DRAMLesionLib.mrml.training_set.has_case", failing(InputError("no table")))
     ui.addToTrainingButton.click()
     assert ui.trainingMessageLabel.text == ""
-    reasons = ["No mask", "No network", "Too thick", "MemoryError: too large", "No table"]
+    memory = "Not enough memory for this CT; close other programs or use a computer with more"
+    reasons = ["No mask", "No network", "Too thick", memory, "No table"]
     told = [message.text.rpartition("\n\n")[2] for message in module.dialogs.messages]
     assert told == reasons
-    assert caplog.text.count("Traceback") == 1, "the memory's only"
+    assert "Traceback" not in caplog.text, "none of them is a fault of the program"
 
 
 def test_the_size_of_what_would_be_downloaded_is_said(module):

@@ -24,7 +24,7 @@ import time
 import zipfile
 import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -116,7 +116,13 @@ def make_fabric(config: Config) -> Fabric:
     return fabric
 
 
-def train(experiment: Experiment, folder: Path, config: Config, fabric: Fabric) -> nn.Module:
+def train(
+    experiment: Experiment,
+    folder: Path,
+    config: Config,
+    fabric: Fabric,
+    progress: Callable[[float], None] = lambda _: None,
+) -> nn.Module:
     """Train, or go on training, until the last step.
 
     Args:
@@ -124,6 +130,7 @@ def train(experiment: Experiment, folder: Path, config: Config, fabric: Fabric) 
         folder: Folder of the run; made if it is missing.
         config: Seed and the like.
         fabric: From :func:`make_fabric`.
+        progress: Called after each step with the share of the steps that is done.
 
     Returns:
         The trained network in evaluation mode.
@@ -133,7 +140,21 @@ def train(experiment: Experiment, folder: Path, config: Config, fabric: Fabric) 
             out to the processes.
         Cancelled: If SIGINT or SIGTERM came; a checkpoint was written.
     """
-    return _Run(experiment, folder, config, fabric).finish()
+    return _Run(experiment, folder, config, fabric).finish(progress)
+
+
+def begin_from(network: nn.Module, folder: Path) -> None:
+    """Write a network as the checkpoint of a run that has not made a step, for others to start at.
+
+    Args:
+        network: Such as one of exported weights.
+        folder: Folder of the run; made if it is missing.
+
+    Raises:
+        OutputError: If it cannot be written.
+    """
+    with whole_file(folder / CHECKPOINT) as part:
+        _write_state({"step": 0, "network": network.state_dict(), "optimiser": {}}, part)
 
 
 def is_finished(folder: Path, experiment: Experiment) -> bool:
@@ -293,13 +314,14 @@ class _Run:
             names = " and ".join(map(str, damaged))
             print(f"{names} damaged: the run {what}", file=sys.stderr)  # noqa: T201
 
-    def finish(self) -> nn.Module:
+    def finish(self, progress: Callable[[float], None]) -> nn.Module:
         """Go on to the last step."""
         try:
             with _stop_signals() as stop, self._bar() as bar:
                 batches = self._batches()
                 while self.step < self.loop.steps:
                     self._one_step(next(batches), bar)
+                    progress(self.step / self.loop.steps)
                     if self._anyone(stop):
                         self._save()
                         message = f"stopped at step {self.step}; the next run goes on from there"
@@ -395,10 +417,7 @@ class _Run:
             state["precision"] = precision
         path = self.folder / CHECKPOINT
         with whole_file(path) as part:
-            # by an open file: the name of the file would stand in what is written
-            with part.open("wb") as file:
-                torch.save(state, file)
-            seals.seal(part)
+            _write_state(state, part)
             if path.is_file():
                 with whole_file(self.folder / PREVIOUS) as kept:
                     _link(path, kept)
@@ -455,6 +474,14 @@ class _Log:
     def close(self) -> None:
         if self._writer is not None:
             self._writer.close()
+
+
+def _write_state(state: dict[str, Any], part: Path) -> None:
+    """Write the content of a checkpoint with its checksum."""
+    # by an open file: the name of the file would stand in what is written
+    with part.open("wb") as file:
+        torch.save(state, file)
+    seals.seal(part)
 
 
 def _link(path: Path, other: Path) -> None:

@@ -81,7 +81,11 @@ class PrepareTask:
 
 
 def prepare(
-    data: Sequence[Path], output: Path, config: Config, report: Report = lambda _: None
+    data: Sequence[Path],
+    output: Path,
+    config: Config,
+    report: Report = lambda _: None,
+    progress: Callable[[float], None] = lambda _: None,
 ) -> list[Problem]:
     """Bring data sets into ``output/cache``.
 
@@ -93,6 +97,7 @@ def prepare(
         output: Folder of the training.
         config: Settings.
         report: Called with a line of text for each case and problem.
+        progress: Called after each case with the share that is done.
 
     Returns:
         All problems that were found; they are also written to ``cache/problems.txt``.
@@ -137,6 +142,7 @@ def prepare(
         if any(problem.fatal for problem in found):
             failed.add(task.case.name)
         report(f"{number}/{len(todo)} {task.case.name}")
+        progress(number / len(todo))
     lines = [str(problem) for problem in problems]
     write_text("".join(f"{line}\n" for line in lines), cache / PROBLEMS)
     for line in lines:

@@ -128,6 +128,7 @@ def make_pseudolabels(
     report: Report = lambda _: None,
     given: Mapping[str, Path] | None = None,
     teacher: Path | None = None,
+    progress: Callable[[float], None] = lambda _: None,
 ) -> None:
     """Write the pseudo-label of each case into ``output/pseudolabels`` and into the cache.
 
@@ -138,6 +139,7 @@ def make_pseudolabels(
         report: Called with a line of text for each case.
         given: Labels of the data sets by case, see :func:`Training.dataset.folder.find_labels`.
         teacher: Folder of the run whose network makes the maps; the regression's if left out.
+        progress: Called after each case with the share that is done.
 
     Raises:
         InputError: If the regression was not trained, or a label by hand cannot be used.
@@ -160,6 +162,7 @@ def make_pseudolabels(
     )
     for number, (_, line) in enumerate(work, start=1):
         report(f"{number}/{len(tasks)} {line}")
+        progress(number / len(tasks))
 
 
 def _make_label(task: PseudoLabelTask) -> str:

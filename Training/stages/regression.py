@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -19,7 +20,7 @@ from Training.dataset.augmentation import warp_inside
 from Training.dataset.cache import CachedCase
 from Training.dataset.sampling import LobeChunks
 from Training.learning import losses
-from Training.learning.engine import Experiment
+from Training.learning.engine import Experiment, read_checkpoint
 from Training.learning.pictures import row_of_slices
 from Training.learning.shortcuts import freeze_norms, hold_deep_levels_at_zero
 
@@ -32,22 +33,27 @@ class RegressionExperiment(Experiment):
     Args:
         cases: Prepared cases; those for validation are kept apart.
         config: All settings.
+        previous: Folder of a run whose network goes on; an untrained one begins if left out.
     """
 
     name = NAME
 
-    def __init__(self, cases: Sequence[CachedCase], config: Config) -> None:
+    def __init__(
+        self, cases: Sequence[CachedCase], config: Config, previous: Path | None = None
+    ) -> None:
         self.config = self.settings = config.regression
-        self._seed = config.seed
+        self._seed, self._previous = config.seed, previous
         self._crf = DenseCRF(self.config.crf)
         self._training = [case for case in cases if not case.validation]
         self._validation = [case for case in cases if case.validation]
 
     def build_network(self) -> nn.Module:
-        """Return the untrained regression network."""
+        """Return the network before its first step."""
         network = RegressionNetwork(
             self.config.base_channels, self.config.attention, self.config.prior
         )
+        if self._previous is not None:
+            network.load_state_dict(read_checkpoint(self._previous)["network"])
         if self.config.local:
             hold_deep_levels_at_zero(network.unet)
         return network

@@ -148,7 +148,11 @@ class VesselTask:
 
 
 def find_vessels(
-    cases: Sequence[CachedCase], output: Path, config: Config, report: Report = lambda _: None
+    cases: Sequence[CachedCase],
+    output: Path,
+    config: Config,
+    report: Report = lambda _: None,
+    progress: Callable[[float], None] = lambda _: None,
 ) -> None:
     """Let the trained network find the vessels of each case; those that are there are kept.
 
@@ -157,6 +161,7 @@ def find_vessels(
         output: Folder of the training.
         config: All settings.
         report: Called with a line of text for each case.
+        progress: Called after each case with the share that is done.
 
     Raises:
         InputError: If the network was not trained.
@@ -178,6 +183,7 @@ def find_vessels(
     )
     for number, (task, share) in enumerate(work, start=1):
         report(f"{number}/{len(todo)} {task.case.name}: {100 * share:.1f} % vessel")
+        progress(number / len(todo))
 
 
 def trained_network(run: Path, base_channels: int) -> UNet3D:
