@@ -70,6 +70,8 @@ def _failed(progress: _JsonProgress | _TerminalProgress, line: str, status: int)
 
 def segment(options: argparse.Namespace, progress: Progress) -> str:
     """Take one CT all the way and write images, table and report."""
+    from DRAMLesionLib.interchange.source import check_installed
+    from DRAMLesionLib.interchange.write import dicom_writer
     from DRAMLesionLib.lobes import masks
     from DRAMLesionLib.pipeline import LesionPipeline
     from DRAMLesionLib.reading import files
@@ -77,10 +79,15 @@ def segment(options: argparse.Namespace, progress: Progress) -> str:
     from DRAMLesionLib.weights import BUNDLED
 
     check_output(options.output)
+    if options.dicom:
+        check_installed()
     progress("read", 0.0)
     pipeline = LesionPipeline(options.device, options.weights or BUNDLED, options.lobe_provider)
     ct, warnings = files.read_ct(options.ct, options.series)
-    check_output(options.output, ct.GetNumberOfPixels(), options.maps)
+    check_output(options.output, ct.GetNumberOfPixels(), options.maps, options.dicom is not None)
+    to_dicom = None
+    if options.dicom:
+        to_dicom = dicom_writer(options.ct, ct, options.dicom, options.series)
     lobes, names = masks.read_lobes(options.lobes) if options.lobes else (None, None)
     result = pipeline.run(
         ct,
@@ -92,7 +99,11 @@ def segment(options: argparse.Namespace, progress: Progress) -> str:
         warnings=warnings,
     )
     written = write_result(
-        result, options.output, options.maps, lambda f: progress("write", 0.9 + 0.1 * f)
+        result,
+        options.output,
+        options.maps,
+        lambda f: progress("write", 0.9 + 0.1 * f),
+        others=to_dicom and (lambda part: to_dicom(result, part)),
     )
     lines = [f"note: {warning.message}" for warning in result.report.warnings]
     total = result.report.row("total")
@@ -234,6 +245,7 @@ def _add_way(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--maps", action="store_true", help="write dRAM, refined dRAM, lesion probability as well"
     )
+    batch.add_dicom(command)
 
 
 def _add_ct(command: argparse.ArgumentParser) -> None:

@@ -72,6 +72,7 @@ def parse(arguments: list[str]) -> tuple[argparse.Namespace, list]:
     parser.add_argument("--device", choices=("auto", "cpu", "cuda", "mps"), default="auto")
     parser.add_argument("--weights", type=Path, help="folder made by 'python -m Training export'")
     parser.add_argument("--maps", action="store_true", help="write dRAM and probability as well")
+    command.add_dicom(parser)
     command.add_options(parser)
     # Slicer's own program cannot start further ones of Python
     parser.set_defaults(workers=1)

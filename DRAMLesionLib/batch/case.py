@@ -61,6 +61,7 @@ def without_folders(reason: str, settings: Settings) -> str:
 
 
 def _do(scan: Scan, settings: Settings) -> None:
+    from DRAMLesionLib.interchange.write import dicom_writer
     from DRAMLesionLib.lobes import masks
     from DRAMLesionLib.reading import files
     from DRAMLesionLib.report import origin, output
@@ -71,7 +72,10 @@ def _do(scan: Scan, settings: Settings) -> None:
         return
     output.check_output(folder)
     image, warnings = files.read_ct(scan.path)
-    output.check_output(folder, image.GetNumberOfPixels(), settings.maps)
+    output.check_output(
+        folder, image.GetNumberOfPixels(), settings.maps, settings.dicom is not None
+    )
+    to_dicom = dicom_writer(scan.path, image, settings.dicom) if settings.dicom else None
     lobes, names = masks.read_lobes(scan.lobes) if scan.lobes else (None, None)
     result = _pipeline(settings).run(
         image, lobes, lobe_scheme=settings.lobe_scheme, lobe_names=names, warnings=warnings
@@ -79,7 +83,13 @@ def _do(scan: Scan, settings: Settings) -> None:
     with writing.locked(folder, wait_s=_WRITING_S):
         # another process may have been quicker
         if settings.again or not origin.is_made_from(folder, made):
-            output.write_result(result, folder, settings.maps, origin=made)
+            output.write_result(
+                result,
+                folder,
+                settings.maps,
+                origin=made,
+                others=to_dicom and (lambda part: to_dicom(result, part)),
+            )
 
 
 def _origin(scan: Scan, settings: Settings) -> dict[str, Any]:

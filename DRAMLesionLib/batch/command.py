@@ -46,6 +46,18 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--again", action="store_true", help="do finished scans again as well")
 
 
+def add_dicom(parser: argparse.ArgumentParser) -> None:
+    """Add what asks for DICOM results."""
+    parser.add_argument(
+        "--dicom",
+        nargs="?",
+        choices=("binary", "labelmap"),
+        const="binary",
+        help="write DICOM segmentations and a structured report as well, for CTs that are DICOM "
+        "series; they carry the patient's names as the CT does",
+    )
+
+
 def check_options(options: argparse.Namespace) -> str:
     """Say what is wrong with the words of a command line; nothing if they are right."""
     for word, folder in (("scans", options.scans), ("--lobes", options.lobes)):
@@ -79,6 +91,10 @@ def batch(
     """
     from DRAMLesionLib.batch.run import run_batch
 
+    if options.dicom:
+        from DRAMLesionLib.interchange.source import check_installed
+
+        check_installed()
     found = find(options, tell) if scans is None else scans
     settings = _settings(options)
     runner = _runner(options, len(found), tell)
@@ -119,6 +135,7 @@ def _settings(options: argparse.Namespace) -> Settings:
         lobe_provider=options.lobe_provider,
         device=options.device,
         maps=options.maps,
+        dicom=options.dicom,
         again=options.again,
         private=tuple(folder for folder in private if folder),
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from DRAMLesionLib.paths import case_name, image_suffix
 from DRAMLesionLib.version import __version__
@@ -36,6 +36,7 @@ class Settings:
         lobe_provider: Who finds the lobes where there is no mask.
         device: Where the networks run.
         maps: Whether the three maps are written as well.
+        dicom: How the segmentations of DICOM results are stored; None writes none.
         again: Whether finished scans are done again.
         private: Folders that no reason may name.
         version: Of the library where the batch was started.
@@ -48,6 +49,7 @@ class Settings:
     lobe_provider: str = "embedded"
     device: str = "auto"
     maps: bool = False
+    dicom: Literal["binary", "labelmap"] | None = None
     again: bool = False
     private: tuple[Path, ...] = ()
     version: str = __version__
@@ -55,11 +57,12 @@ class Settings:
     @property
     def options(self) -> dict[str, Any]:
         """What decides about a result beside scan, lobes, weights and version."""
-        return {
+        options = {
             "lobe_scheme": self.lobe_scheme,
             "lobe_provider": self.lobe_provider,
             "maps": self.maps,
         }
+        return {**options, "dicom": self.dicom} if self.dicom else options
 
     @property
     def decisive(self) -> dict[str, Any]:

@@ -72,6 +72,16 @@ def list_series(folder: Path | str) -> list[DicomSeries]:
     return series
 
 
+def series_files(folder: Path, series_uid: str | None) -> list[Path]:
+    """Return the files of the one usable CT series of a folder, in no order.
+
+    Raises:
+        InputError: If there is no usable series or more than one.
+    """
+    series, _ = _scan(folder)
+    return [one.path for one in _choose(series, series_uid, folder).slices]
+
+
 def read_series(folder: Path, series_uid: str | None) -> tuple[sitk.Image, list[ScanWarning]]:
     """Read the one usable CT series of a folder.
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from DRAMLesionLib.report.output import MAPS, MARKER, MASKS
+from DRAMLesionLib.report.output import DICOM, MAPS, MARKER, MASKS
 from DRAMLesionLib.version import __version__
 
 _DETACHED = re.compile(rb"(?im)^(?:ElementDataFile *=|data file:) *(.+?) *\r?$")
@@ -66,10 +66,11 @@ def origin_in(folder: Path) -> dict[str, Any] | None:
     try:
         report = json.loads((folder / MARKER).read_text(encoding="utf-8"))
         found = dict(report["origin"])
-        names = (*MASKS, *MAPS) if found["options"]["maps"] else MASKS
+        names = [f"{n}.nii.gz" for n in ((*MASKS, *MAPS) if found["options"]["maps"] else MASKS)]
+        names += DICOM if found["options"].get("dicom") else ()
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    whole = all((folder / f"{name}.nii.gz").is_file() for name in names)
+    whole = all((folder / name).is_file() for name in names)
     return found if whole else None
 
 

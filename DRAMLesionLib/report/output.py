@@ -18,11 +18,13 @@ if TYPE_CHECKING:
 MASKS = ("lesions", "vessels", "lobes")
 MAPS = ("dram", "dram_refined", "lesion_probability")
 TABLES = ("lobes.csv", "report.json", "report.html")
+DICOM = ("lesions.seg.dcm", "lobes.seg.dcm", "measurements.sr.dcm")
 MARKER = "report.json"
 """The file that says that a result is complete."""
 
-_LABEL_BYTES, _MAP_BYTES, _REPORT_BYTES = 0.05, 1.0, 5e6
-"""Room on the disk: a voxel of a label map and of a map, compressed and rounded up; a report."""
+_LABEL_BYTES, _MAP_BYTES, _DICOM_BYTES, _REPORT_BYTES = 0.05, 1.0, 2.0, 5e6
+"""Room on the disk: a voxel of a label map and of a map, compressed and rounded up, and of the
+DICOM segmentations, which are not compressed; a report."""
 
 
 def write_result(
@@ -31,11 +33,13 @@ def write_result(
     maps: bool = False,
     progress: Callable[[float], None] | None = None,
     origin: Mapping[str, Any] | None = None,
+    others: Callable[[Path], object] | None = None,
 ) -> list[Path]:
     """Write images, table and report of one scan.
 
     The files get their names when all are complete, ``report.json`` as the last: where it is, all
-    belong together. Maps that an earlier run left there are removed if this one writes none.
+    belong together. Maps and DICOM files that an earlier run left there are removed if this one
+    writes none.
 
     Args:
         result: What the pipeline gave.
@@ -44,6 +48,7 @@ def write_result(
         progress: Called with the share done, 0 to 1; may raise to stop.
         origin: What the result was made from, for the report; see
             :mod:`DRAMLesionLib.report.origin`.
+        others: Called with the folder to write :data:`DICOM` into, if those are wanted.
 
     Returns:
         The paths that were written.
@@ -52,13 +57,16 @@ def write_result(
         OutputError: If the folder cannot be written to. What was there before is there again.
     """
     folder = Path(folder)
-    with writing.whole_results(folder, MARKER, [f"{name}.nii.gz" for name in MAPS]) as part:
+    owned = [*(f"{name}.nii.gz" for name in MAPS), *DICOM]
+    with writing.whole_results(folder, MARKER, owned) as part:
         names = (*MASKS, *MAPS) if maps else MASKS
         for number, name in enumerate(names):
             image: sitk.Image = getattr(result, name)
             writing.write_image(image, part / f"{name}.nii.gz")
             if progress is not None:
                 progress((number + 1) / (len(names) + 1))
+        if others is not None:
+            others(part)
         _write_report(result, part, origin)
         written = sorted(path.name for path in part.iterdir())
     if progress is not None:
@@ -66,22 +74,27 @@ def write_result(
     return [folder / name for name in written]
 
 
-def check_output(folder: Path | str, voxels: int = 0, maps: bool = False) -> None:
+def check_output(
+    folder: Path | str, voxels: int = 0, maps: bool = False, dicom: bool = False
+) -> None:
     """Find out before the computing begins that :func:`write_result` could not write.
 
     Args:
         folder: Where to.
         voxels: How many the CT has, for the room that the results need.
         maps: Whether maps are to be written.
+        dicom: Whether DICOM files are to be written.
 
     Raises:
         OutputError: If the folder cannot be made or written to, something stands in the way, the
             path is too long, or there is too little room.
     """
     folder = Path(folder)
-    needed = voxels * (_LABEL_BYTES * len(MASKS) + maps * _MAP_BYTES * len(MAPS))
+    needed = voxels * (
+        _LABEL_BYTES * len(MASKS) + maps * _MAP_BYTES * len(MAPS) + dicom * _DICOM_BYTES
+    )
     writing.check_writable(folder, needed + _REPORT_BYTES if voxels else 0)
-    for name in (*(f"{name}.nii.gz" for name in (*MASKS, *MAPS)), *TABLES):
+    for name in (*(f"{name}.nii.gz" for name in (*MASKS, *MAPS)), *DICOM, *TABLES):
         if (folder / name).is_dir():
             message = (
                 f"cannot write to {folder / name}: a folder stands where a file should be; choose "

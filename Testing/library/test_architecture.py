@@ -15,6 +15,7 @@ ROOMS = {
         ("__main__",),
         ("batch",),
         ("pipeline", "mrml"),
+        ("interchange",),
         ("report",),
         ("phantom",),
         ("lesions",),

@@ -48,10 +48,10 @@ _ASKED_FOR = {"totalsegmentator", "lungmask", "nnunetv2"}
 """What a user installs who asks for it by name; its absence is told."""
 
 _EXTRAS = {
-    "DRAMLesionLib": ("crf-reference", "cluster"),
+    "DRAMLesionLib": ("crf-reference", "cluster", "dicom"),
     "Training": ("crf-reference", "cluster", "training"),
     "DRAMLesion": (),
-    "Testing": ("training", "test", "bench", "crf-reference", "cluster"),
+    "Testing": ("training", "test", "bench", "crf-reference", "cluster", "dicom"),
 }
 """What may be imported in a package beside the dependencies of the library."""
 

@@ -96,6 +96,14 @@ def test_other_weights_or_versions_elsewhere_are_refused(folder, tmp_path, chang
     assert says in row["reason"]
 
 
+def test_a_ct_that_is_no_dicom_series_gets_no_dicom_results_and_says_so(folder, tmp_path):
+    sums = origin.weight_sums(folder / "weights")
+    settings = Settings(tmp_path, folder / "weights", sums, device="cpu", dicom="binary")
+    row = do_case(Scan("a", "a", folder / "in" / "a.nii.gz"), settings)
+    assert row["reason"].startswith("a.nii.gz is no folder with a DICOM series")
+    assert not (tmp_path / "a").exists()
+
+
 def test_a_scan_that_would_hide_the_summary_is_refused(tmp_path):
     from DRAMLesionLib.batch.settings import find_scans
 
