@@ -18,6 +18,7 @@ from Testing.module.tutorial import SCORES, Camera, Tutorial
 
 
 def test_from_a_ct_to_a_corrected_case_in_a_training_set(module, run, tmp_path):
+    from DRAMLesionLib.mrml import volumes
     from Training.dataset.folder import find_cases
 
     steps = Tutorial(module, Camera(module))
@@ -36,6 +37,10 @@ def test_from_a_ct_to_a_corrected_case_in_a_training_set(module, run, tmp_path):
 
     steps.look(result)
     steps.move_threshold(0.35)
+    before = result.pseudolabel()
+    lesion = np.argwhere(before == 2)[0]
+    steps.point((volumes.ijk_to_world(ct) @ (*lesion[::-1], 1.0))[:3])
+    np.testing.assert_array_equal(result.pseudolabel(), before, "the point was taken back")
     mask = steps.edit(lambda: edit(result, run))
     steps.add_to_training_set(tmp_path / "my data set")
 

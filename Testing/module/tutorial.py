@@ -108,8 +108,20 @@ class Tutorial:
         axial = None if place is None else place[2]
         self.shots["threshold"] = self.camera.slice("threshold-axial", "Red", axial)
 
+    def point(self, place: np.ndarray) -> None:
+        """Step 6: a click on what is no lesion; what looks like it follows."""
+        self.ui.clicksSection.collapsed = False
+        self.ui.backgroundPointButton.click()
+        self.host.mouse.click(place.tolist())
+        self.host.wait_for(lambda: not self.widget.points._timer.active, "the point's effect")
+        self.shots["points"] = self.camera.panel("points")
+        self.shots["pointed"] = self.camera.slice("pointed-axial", "Red", place[2])
+        self.ui.undoPointButton.click()
+        self.host.wait_for(lambda: not self.widget.points._timer.active, "the point's undoing")
+        self.ui.clicksSection.collapsed = True
+
     def edit(self, paint: Any, place: np.ndarray | None = None) -> Any:
-        """Step 6: Edit, paint, Update scores."""
+        """Step 7: Edit, paint, Update scores."""
         self.ui.editButton.click()
         painted = paint()
         self.ui.updateScoresButton.click()
@@ -122,7 +134,7 @@ class Tutorial:
         return painted
 
     def add_to_training_set(self, folder: Path) -> None:
-        """Step 7: the reader's scores, and the case into a data set."""
+        """Step 8: the reader's scores, and the case into a data set."""
         for lobe, text in SCORES.items():
             type_score(self.widget, lobe, text)
         self.ui.teachingSection.collapsed = False
@@ -165,6 +177,7 @@ def main() -> None:
         place = largest_lesion(result)
         steps.look(result, place)
         steps.move_threshold(0.4, place)
+        steps.point(place)
         steps.edit(lambda: paint_ball(result, place), place)
         steps.add_to_training_set(Path(folder) / "my data set")
         shots = steps.shots
