@@ -67,6 +67,8 @@ def check(folder: Path, without: set[str]) -> list[Step]:
     run = _Runner(clone, log)
     git = shutil.which("git") or "git"
     run.in_folder(folder, [git, "clone", "--quiet", str(ROOT), str(clone)])
+    if not run.steps[-1].ok:
+        return run.steps
     # demo first: it is what makes the environment of a newcomer
     targets = ["demo", *sorted(make_targets() - NOT_RUN - {"demo"})]
     for target in targets:
