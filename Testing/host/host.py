@@ -184,13 +184,13 @@ class Host:
         Qt takes a window and what is in it apart in an order of its own; Python's garbage collector
         would do it in any order.
         """
-        widgets = QApplication.allWidgets()
         for window in QApplication.topLevelWidgets():
             window.close()
             window.deleteLater()
         self.process_events()
-        for widget in widgets:
+        for widget in list(qmrml.HOLDERS):
             vars(widget).clear()
+        qmrml.HOLDERS.clear()
 
     def _is_own(self, name: str, module: Any) -> bool:
         """Whether a module belongs to this host: its stand-ins, and the module under test."""

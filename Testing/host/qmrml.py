@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import weakref
 from typing import Any, ClassVar
 
 import slicer
@@ -18,6 +19,9 @@ from .properties import Property, stored
 from .qt_layer import register
 from .qt_module import add_widget_class
 
+HOLDERS: weakref.WeakSet[QWidget] = weakref.WeakSet()
+"""Widgets that were given a scene: they are to let go of it before it goes."""
+
 SCENE_SIGNAL = {"mrmlSceneChanged(vtkMRMLScene*)": "mrmlSceneChanged"}
 
 
@@ -30,6 +34,7 @@ class MrmlWidget(QWidget):
     def setMRMLScene(self, scene: Any) -> None:
         """Set the scene and tell the widgets below."""
         if scene is not self.mrmlScene():
+            HOLDERS.add(self)
             self.__dict__["_scene"] = scene
             self.scene_set()
             self.mrmlSceneChanged.emit(scene)

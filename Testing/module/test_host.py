@@ -8,6 +8,8 @@ import inspect
 import json
 import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -20,7 +22,6 @@ if missing():
 from Testing.host import pictures
 from Testing.host.api import FILE, UNLISTED, slicer_api
 from Testing.host.host import Host, SampleDataLogic
-from Testing.host.qt_layer import NotSuppliedError
 from Testing.module.scenes import make_ct
 
 DEMO = Path(__file__).parents[1] / "host" / "demo" / "Demo.py"
@@ -39,61 +40,17 @@ def test_the_copy_of_the_api_file_is_true():
     assert json.loads(FILE.read_text()) == json.loads(ORIGINAL.read_text())
 
 
-def instance(name: str):
-    """An object of a class that the file covers; None where the stand-in has no such class."""
-    import ctk
-    import qt
-    import slicer
-
-    module, _, short = name.partition(".")
-    cls = getattr({"qt": qt, "ctk": ctk, "slicer": slicer}[module], short, None)
-    if cls is None:
-        return None
-    arguments = {"QHeaderView": (qt.Qt.Horizontal,), "QTreeWidgetItem": ([],)}.get(short, ())
-    try:
-        return cls(*arguments)
-    except (TypeError, ValueError, RuntimeError):
-        return None  # static or abstract classes, and views that the layout manager makes
-
-
-def instances() -> dict[str, object]:
-    """An object of every class that both the file and the stand-in have."""
-    made = {name: instance(name) for name in slicer_api().class_names}
-    return {name: obj for name, obj in made.items() if obj is not None}
-
-
-def test_no_class_offers_what_the_application_lacks(host):
-    surplus = {}
-    for name, made in instances().items():
-        members = slicer_api().members(name)
-        behind = {n for n in dir(made._object) if not n.startswith("__")}
-        surplus[name] = [n for n in behind - members - set(UNLISTED) if hasattr(made, n)]
-        assert set(dir(made)) == members
-    assert len(surplus) > 75
-    assert {name: names for name, names in surplus.items() if names} == {}
-
-
-def test_signals_are_those_of_the_application(host):
-    from PySide6.QtCore import QObject
-
-    from Testing.host.signals import qt_signals
-
-    for name, made in instances().items():
-        if isinstance(made._object, QObject):
-            for signature in qt_signals(type(made._object)):
-                listed = signature in slicer_api().signals(name)
-                assert made.connect(signature, lambda: None) is listed, (name, signature)
-
-
-def test_properties_are_those_of_the_application(host):
-    kinds = {"Method", "SignalFacade", "method"}
-    for name, made in instances().items():
-        for member in slicer_api().properties(name) or ():
-            try:
-                value = getattr(made, member)
-            except NotSuppliedError:
-                continue
-            assert type(value).__name__ not in kinds, (name, member)
+def test_every_class_is_that_of_the_application():
+    done = subprocess.run(
+        [sys.executable, "-m", "Testing.module.every_class"],
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert found.pop("classes") > 75
+    assert found == {"surplus": {}, "other members": [], "signals": [], "properties": []}
 
 
 def test_the_widgets_of_usual_panels_are_there(host):
