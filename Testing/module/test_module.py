@@ -193,7 +193,7 @@ def test_a_run_can_be_cancelled_in_every_stage(module, run, tmp_path, stage):
     assert widget.ui.progressBar.value == round(10 * (len(steps) - 1))
     processes = [int(pid) for pid in pids.read_text().split()]
     widget.ui.applyButton.click()
-    wait_for_run(module, 10)
+    wait_for_run(module)
     module.wait_for(lambda: not any(alive(pid) for pid in processes), "the processes' end", 60)
     assert widget.ui.statusLabel.text == "Cancelled; the scene is as it was."
     assert (widget.ui.applyButton.text, widget.ui.applyButton.enabled) == ("&Apply", True)
@@ -218,7 +218,7 @@ def test_a_process_that_does_not_listen_is_killed(module, run, tmp_path, monkeyp
     widget.ui.applyButton.click()
     module.wait_for(lambda: "lobes" in widget.ui.statusLabel.text, "progress")
     widget.ui.applyButton.click()
-    wait_for_run(module, 10)
+    wait_for_run(module)
     assert not any(alive(int(pid)) for pid in pids.read_text().split())
 
 
@@ -273,7 +273,7 @@ def test_a_run_that_fails_says_why_and_leaves_nothing(module, run, tmp_path, kin
     choose(widget, add_volume(run.ct), run)
     before = node_ids()
     widget.ui.applyButton.click()
-    wait_for_run(module, 20)
+    wait_for_run(module)
     told = module.dialogs.messages[-1].text
     assert reason in told
     assert ("memory is short" in told) is kind.startswith("crashed")
@@ -309,7 +309,7 @@ def test_whatever_goes_wrong_in_reading_a_result_is_told(
     fake_library(tmp_path, "child.kill()")
     choose(widget, add_volume(run.ct), run)
     widget.ui.applyButton.click()
-    wait_for_run(module, 10)
+    wait_for_run(module)
     assert module.dialogs.messages[-1].text == reason
     assert widget.ui.statusLabel.text.lower() == f"Not done: {reason}".lower()
     assert widget.ui.inputsSection.enabled
@@ -333,7 +333,7 @@ def test_a_process_lives_as_long_as_the_message_about_its_failure(
         return answer(message)
 
     monkeypatch.setattr(module.dialogs, "answer", answered)
-    wait_for_run(module, 10)
+    wait_for_run(module)
     assert seen == ["answered", "deleted"]
 
 
@@ -344,7 +344,7 @@ def test_a_program_that_cannot_be_started_is_named(module, run, tmp_path):
     (Path(slicer.app.slicerHome) / "bin" / "PythonSlicer").write_text("#!/nowhere\n")
     choose(widget, add_volume(run.ct), run)
     widget.ui.applyButton.click()
-    wait_for_run(module, 10)
+    wait_for_run(module)
     assert "PythonSlicer cannot be started" in module.dialogs.messages[-1].text
     assert temporary_folders() == []
 
@@ -376,7 +376,7 @@ def test_the_ct_may_disappear_during_a_run(module, run, tmp_path):
     choose(widget, ct, run)
     widget.ui.applyButton.click()
     slicer.mrmlScene.RemoveNode(ct)
-    wait_for_run(module, 20)
+    wait_for_run(module)
     assert "The CT was removed" in module.dialogs.messages[-1].text
 
 

@@ -91,7 +91,7 @@ def test_a_run_goes_on_while_a_scene_is_imported(module, run, tmp_path):
     widget.ui.applyButton.click()
     import_scene(tmp_path)
     assert widget.run is not None
-    wait_for_run(module, 20)
+    wait_for_run(module)
     assert widget.ui.statusLabel.text == "Done."
     assert widget._result().ct is ct
 
@@ -105,7 +105,7 @@ def test_a_run_may_end_while_a_scene_is_imported(module, run, tmp_path):
     choose(widget, add_volume(run.ct), run)
     widget.ui.applyButton.click()
     scene.StartState(scene.ImportState)
-    wait_for_run(module, 20)
+    wait_for_run(module)
     scene.EndState(scene.ImportState)
     assert widget.ui.statusLabel.text == "Done."
     assert widget.ui.scoreTable.rowCount == 8
