@@ -351,12 +351,7 @@ class DRAMLesionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             if importlib.util.find_spec(package) is None:
                 package = {"totalsegmentator": "TotalSegmentator"}.get(package, package)
                 return _("{package} is not installed: choose other lobes.").format(package=package)
-        if parameters.weightsFolder:
-            try:
-                cards.describe(parameters.weightsFolder)
-            except ValueError as error:
-                return sentence(str(error))
-        return ""
+        return cards.problem(parameters.weightsFolder)
 
     def _checkCanApply(self) -> None:
         button = self.ui.applyButton

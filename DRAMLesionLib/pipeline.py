@@ -22,6 +22,7 @@ from DRAMLesionLib.errors import Cancelled, ScanWarning, WeightsError
 from DRAMLesionLib.images import geometry
 from DRAMLesionLib.lesions import density, dram, segmentation, types
 from DRAMLesionLib.lesions.dram import DRAMConfig
+from DRAMLesionLib.lesions.gravity import dependent_warnings
 from DRAMLesionLib.lesions.segmentation import SegmentationConfig
 from DRAMLesionLib.lobes.scan import ScanLobes, find_lobes
 from DRAMLesionLib.lobes.schemes import to_lobes
@@ -172,6 +173,7 @@ class LesionPipeline:
                 ),
                 found,
             )
+            found += dependent_warnings(lesions.dependent_ml)
         with clock.stage("lesion types"):
             all_vessels = geometry.resample(fine_vessels, ct, "labels")
             typed = types.classify_lesions(seen, lesions.mask, self.reference_types, all_vessels)

@@ -7,6 +7,8 @@ from typing import Any
 
 from slicer.i18n import tr as _
 
+from DRAMLesionPanel.telling import sentence
+
 NETWORKS = ("regression", "segmentation")
 
 
@@ -27,6 +29,16 @@ def describe(folder: str) -> str:
     Raises ValueError if it is no such folder.
     """
     return "<br>".join(_describe(Path(folder), name) for name in NETWORKS)
+
+
+def problem(folder: str) -> str:
+    """Why the weights of a folder cannot be used, '' if they can or none is chosen."""
+    try:
+        if folder:
+            describe(folder)
+    except ValueError as error:
+        return sentence(str(error))
+    return ""
 
 
 def _describe(folder: Path, name: str) -> str:

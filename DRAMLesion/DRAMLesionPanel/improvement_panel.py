@@ -151,12 +151,7 @@ class ImprovementPanel:
                 "At least two cases without problems are needed, one to train on and one for "
                 "validation; there are {count}."
             ).format(count=usable)
-        if parameters.weightsFolder:
-            try:
-                cards.describe(parameters.weightsFolder)
-            except ValueError as error:
-                return sentence(str(error))
-        return ""
+        return cards.problem(parameters.weightsFolder)
 
     def _checkCanImprove(self) -> None:
         button = self.improveButton

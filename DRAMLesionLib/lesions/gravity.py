@@ -10,6 +10,8 @@ from __future__ import annotations
 import numpy as np
 from scipy import ndimage
 
+from DRAMLesionLib.errors import ScanWarning
+
 REACH_MM = 30.0
 """How deep from the back of the lung such density goes at most."""
 
@@ -27,6 +29,7 @@ _HEIGHTS = 3
 """Parts of the lungs' height, each with layers of its own: more weighs on the lower ones."""
 
 _EVERY = 2
+_LEAST_TOLD_ML = 1.0
 _LEAST_VOXELS = 100
 
 
@@ -62,6 +65,18 @@ def dependent_density(
     within = (depth < REACH_MM) & (smooth[k, j, i] < limit)
     found[k[within], j[within], i[within]] = True
     return found
+
+
+def dependent_warnings(volume_ml: float) -> list[ScanWarning]:
+    """Say that so much of what the network called lesion is not counted; nothing below 1 ml."""
+    if volume_ml < _LEAST_TOLD_ML:
+        return []
+    text = (
+        f"About {volume_ml:.0f} ml at the back of both lungs look like ground glass and were not "
+        "counted: in expiration gravity makes them dense. Lesions there may be missed; look at "
+        "them, or repeat the CT in inspiration."
+    )
+    return [ScanWarning("dependent-density", text)]
 
 
 def _explained(

@@ -102,10 +102,13 @@ class Lesions:
     Attributes:
         mask: uint8 on the grid of the CT, inside the lungs.
         share: Softmax probability of lesion, float32 on the working grid.
+        dependent_ml: Volume that the network called lesion and that was taken for the effect of
+            gravity in expiration.
     """
 
     mask: sitk.Image
     share: sitk.Image
+    dependent_ml: float
 
 
 def find_lesions(
@@ -133,11 +136,12 @@ def find_lesions(
     coarse_lungs = geometry.resample(lungs, grid, "nearest")
     probabilities = segment(network, coarse_ct, coarse_lungs, config, device, progress)
     inside, hu = geometry.array(coarse_lungs) > 0, geometry.array(coarse_ct)
-    margin, found = lesions_on_grid(probabilities, hu, inside, config, expiration)
+    margin, found, dependent = lesions_on_grid(probabilities, hu, inside, config, expiration)
     margin = limited_to(margin, found, inside)
     lesion = geometry.resample(geometry.image_like(margin, grid), ct, fill=-1.0) > 0
     mask = sitk.Mask(sitk.Cast(lesion, sitk.sitkUInt8), lungs)
-    return Lesions(mask, geometry.image_like(probabilities[LESION], grid))
+    dependent_ml = np.count_nonzero(dependent) * config.spacing**3 / 1000.0
+    return Lesions(mask, geometry.image_like(probabilities[LESION], grid), dependent_ml)
 
 
 def lesions_on_grid(
@@ -146,8 +150,8 @@ def lesions_on_grid(
     lungs: np.ndarray,
     config: SegmentationConfig,
     expiration: float = 0.0,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return the margin of lesion on the working grid, and what of it is kept as found.
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the margin of lesion on the working grid, what of it is found, and what is gravity's.
 
     Args:
         probabilities: (3, k, j, i) from :func:`segment`.
@@ -157,13 +161,15 @@ def lesions_on_grid(
         expiration: See :class:`DRAMLesionLib.lesions.density.LungLevel`.
 
     Returns:
-        (k, j, i) margin in [-1, 1], see :func:`lesion_margin`, and (k, j, i) bool.
+        (k, j, i) margin in [-1, 1], see :func:`lesion_margin`; (k, j, i) bool, the lesions; and
+        (k, j, i) bool, what the network called lesion and
+        :func:`DRAMLesionLib.lesions.gravity.dependent_density` did not.
     """
     margin = surer_at_cut_ends(lesion_margin(probabilities), lungs, config)
     found = (margin > 0) & lungs
-    found &= ~dependent_density(hu, lungs, found, config.spacing, expiration)
-    found = near_sure(found, probabilities[LESION], config)
-    return margin, drop_false_components(found, lungs, config)
+    dependent = dependent_density(hu, lungs, found, config.spacing, expiration)
+    found = near_sure(found & ~dependent, probabilities[LESION], config)
+    return margin, drop_false_components(found, lungs, config), dependent
 
 
 def lesion_margin(probabilities: np.ndarray) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -23,8 +24,28 @@ from Testing.training.improvement.small_set import (
     write_eager_weights,
     write_set,
 )
+from Training.improvement import split, verdict
+
+PAIRS = {
+    "Figures": verdict.Figures,
+    "Network": verdict.NetworkVerdict,
+    "Case": verdict.CaseVerdict,
+    "Verdict": verdict.Verdict,
+    "Split": split.Split,
+}
+"""What the panel reads, and what the training writes."""
 
 POINTS = [Point((float(n), 0.0, 0.0), lesion=n > 1) for n in range(3)]
+
+
+@pytest.mark.parametrize("name", PAIRS)
+def test_the_panel_reads_what_the_training_writes(name, module):
+    from DRAMLesionPanel import improvement_files
+
+    read = {field.name for field in dataclasses.fields(getattr(improvement_files, name))}
+    written = {field.name for field in dataclasses.fields(PAIRS[name])}
+    assert read
+    assert read <= written
 
 
 @pytest.fixture(scope="module")

@@ -79,7 +79,7 @@ def measure_segmentation(task: MeasureTask) -> Measured:
     """Find the lesions of a case, and compare them with its scores and its corrected label."""
     case, config = task.case, task.config
     lobes = np.asarray(case.load("segmentation/lobes"))
-    _, found = lesions_on_grid(
+    _, found, _ = lesions_on_grid(
         final_probabilities(case, task.run, config),
         _hu(case, slice(None)),
         lobes > 0,

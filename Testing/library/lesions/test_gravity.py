@@ -5,7 +5,7 @@ import pytest
 import SimpleITK as sitk
 
 from DRAMLesionLib.images import geometry
-from DRAMLesionLib.lesions.gravity import REACH_MM, dependent_density
+from DRAMLesionLib.lesions.gravity import REACH_MM, dependent_density, dependent_warnings
 from DRAMLesionLib.lesions.segmentation import SegmentationConfig, find_lesions
 from Testing.library.small_weights import dense_voxels
 
@@ -76,9 +76,19 @@ def test_the_lesions_of_a_scan_in_expiration_are_without_it():
     lungs = geometry.image_like(LUNGS.astype(np.uint8), grid)
     everything = SegmentationConfig(SPACING, least_ml=0.0, sure=0.0, rim_share=1.0)
     inner = LUNGS & BACK & np.roll(LUNGS & BACK, -3, axis=1)
-    shares = []
+    shares, left_out = [], []
     for expiration in (0.0, 1.0):
         found = find_lesions(dense_voxels(), ct, lungs, everything, expiration=expiration)
         shares.append(geometry.array(found.mask)[inner].mean())
+        left_out.append(found.dependent_ml)
     assert shares[0] > 0.9
     assert shares[1] < 0.1
+    assert left_out[0] == 0.0
+    assert left_out[1] >= inner.sum() * SPACING**3 / 1000.0
+
+
+def test_what_is_not_counted_is_told():
+    assert dependent_warnings(0.9) == []
+    (told,) = dependent_warnings(31.6)
+    assert told.code == "dependent-density"
+    assert "About 32 ml at the back of both lungs look like ground glass" in told.message
