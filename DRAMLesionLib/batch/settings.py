@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from DRAMLesionLib.paths import case_name, image_suffix
+from DRAMLesionLib.paths import case_name, image_suffix, mask_name
 from DRAMLesionLib.version import __version__
 
 Row = dict[str, Any]
@@ -143,7 +143,7 @@ def _by_name(folder: Path, tell: Tell, segmentations: bool = False) -> dict[str,
         if path.is_file() and image_suffix(path) == ".seg.nrrd" and not segmentations:
             tell(f"{path.name} is left out: it is a segmentation")
             continue
-        name = case_name(path)
+        name = mask_name(path) if segmentations else case_name(path)
         if name:
             found.setdefault(name, []).append(path)
     return found

@@ -112,6 +112,16 @@ def test_a_scan_that_would_hide_the_summary_is_refused(tmp_path):
     assert "rename it" in do_case(scan, Settings(tmp_path / "out"))["reason"]
 
 
+def test_masks_may_be_single_dicom_files(tmp_path):
+    from DRAMLesionLib.batch.settings import find_scans
+
+    for name in ("in/a.nii.gz", "in/b.dcm", "lobes/a.dcm", "lobes/b.seg.nrrd"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    (scan,) = find_scans(tmp_path / "in", tmp_path / "lobes", print)
+    assert (scan.name, scan.lobes) == ("a", tmp_path / "lobes" / "a.dcm")
+
+
 @pytest.mark.parametrize(
     ("more", "says"),
     [
