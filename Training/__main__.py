@@ -197,6 +197,9 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--first-seed", type=int, default=0)
     command.add_argument("--spacing", type=float, default=1.5, help="voxel edge in mm")
     command.add_argument("--healthy-share", type=float, default=0.15)
+    command.add_argument(
+        "--expiration-share", type=float, default=0.0, help="share of the CTs in expiration"
+    )
     command.add_argument("--workers", type=int, default=2)
     _add_comparisons(commands)
     _add_synthesis(commands)
@@ -306,6 +309,7 @@ def _make_phantoms(options: argparse.Namespace) -> None:
             options.first_seed,
             options.spacing,
             options.healthy_share,
+            options.expiration_share,
             options.workers,
             print,
         )

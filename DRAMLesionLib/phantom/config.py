@@ -27,6 +27,8 @@ class PhantomConfig:
         emphysema_probability: Share of the patients with emphysema.
         nodule_probability: Share of the patients with a few small nodules.
         atelectasis_probability: Share of the patients with visible dependent density.
+        expiration_probability: Share of the scans taken in expiration: the lung denser, and by
+            gravity more so at the back.
         motion_probability: Share of the scans blurred by heartbeat and breathing.
         circle_probability: Share of the scans with nothing outside the scanner's round field.
         consolidation: Range of the share of foci that are more than ground glass.
@@ -46,6 +48,7 @@ class PhantomConfig:
     emphysema_probability: float = 0.15
     nodule_probability: float = 0.3
     atelectasis_probability: float = 0.4
+    expiration_probability: float = 0.0
     motion_probability: float = 0.4
     circle_probability: float = 0.5
     consolidation: tuple[float, float] = (0.05, 0.55)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from DRAMLesionLib.phantom.config import PhantomConfig
@@ -11,6 +13,23 @@ from DRAMLesionLib.phantom.pipes import Pipes
 
 _AIRWAY_AIR_HU = -990.0
 _WALL_HU = 20.0
+
+
+@dataclass(frozen=True)
+class _Breath:
+    """What expiration adds, in HU: everywhere, from front to back, and at the back wall.
+
+    Attributes:
+        level: Everywhere.
+        gradient: More at the back than in front, over 160 mm.
+        dependent: At the wall of the back, where the lung is pressed together.
+        reach_mm: How deep from the wall.
+    """
+
+    level: float = 0.0
+    gradient: float = 0.0
+    dependent: float = 0.0
+    reach_mm: float = 9.0
 
 
 def paint_lungs(
@@ -39,7 +58,8 @@ def paint_lungs(
     streams = rng.spawn(6)
     lung = np.minimum(lungs["left"], lungs["right"])
     share = occupancy(lung, edge)
-    tissue = _tissue(lung, grid, config, streams[0])
+    breath = _draw_breath(config, streams[4])
+    tissue = _tissue(lung, grid, config, breath, streams[0])
     _emphysema(tissue, patient, grid, config, streams[1])
     _fissures(tissue, lungs, fissures, grid, config, streams[2])
     hu += share * (tissue - hu)
@@ -55,14 +75,29 @@ def paint_lungs(
     hu += pipes.airway_lumen * (np.float32(_AIRWAY_AIR_HU) - hu)
 
 
+def _draw_breath(config: PhantomConfig, rng: np.random.Generator) -> _Breath:
+    if rng.random() >= config.expiration_probability:
+        return _Breath()
+    return _Breath(
+        rng.uniform(20.0, 130.0),
+        rng.uniform(10.0, 90.0),
+        rng.uniform(0.0, 220.0),
+        rng.uniform(9.0, 32.0),
+    )
+
+
 def _tissue(
-    lung: np.ndarray, grid: Grid, config: PhantomConfig, rng: np.random.Generator
+    lung: np.ndarray,
+    grid: Grid,
+    config: PhantomConfig,
+    breath: _Breath,
+    rng: np.random.Generator,
 ) -> np.ndarray:
     _, y, _ = grid.mesh()
-    level = rng.uniform(*config.lung_hu)
-    gradient = rng.uniform(*config.gradient_hu)
+    level = rng.uniform(*config.lung_hu) + breath.level
+    gradient = rng.uniform(*config.gradient_hu) + breath.gradient
     dependent = rng.random() < config.atelectasis_probability
-    strength = rng.uniform(40.0, 160.0) if dependent else 0.0
+    strength = (rng.uniform(40.0, 160.0) if dependent else 0.0) + breath.dependent
     tissue = np.float32(level) + np.float32(gradient / 160.0) * y.astype(np.float32)
     tissue = np.broadcast_to(tissue, grid.shape).copy()
     # regions ventilate differently, lobules too, and vessels too small to draw add grain
@@ -70,7 +105,7 @@ def _tissue(
         tissue += np.float32(amplitude) * noise(rng, lattice(grid, step), grid)
     if strength > 0:
         behind = smooth_step(y, 45.0, 85.0).astype(np.float32)
-        rim = np.clip((lung + 9.0) / 9.0, 0.0, 1.0)
+        rim = np.clip((lung + breath.reach_mm) / breath.reach_mm, 0.0, 1.0)
         tissue += np.float32(strength) * behind * rim
     # the pleura and the squeezed lung under it
     tissue += np.float32(25.0) * np.clip((lung + 4.0) / 4.0, 0.0, 1.0)

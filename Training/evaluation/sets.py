@@ -158,7 +158,9 @@ def _make_part(
     first = FIRST_SEEDS[part]
     share = size.healthy_share
     if size.phantoms[part]:
-        make_phantoms(folder, size.phantoms[part], first, size.spacing, share, workers, tell)
+        make_phantoms(
+            folder, size.phantoms[part], first, size.spacing, share, workers=workers, report=tell
+        )
     if scans and size.synthetic[part]:
         names = {case_name(scan) or scan.name for scan in scans}
         here = {name: lobes for name, lobes in without.items() if name in names}

@@ -13,6 +13,7 @@ from DRAMLesionLib import writing
 from DRAMLesionLib.errors import InputError
 from DRAMLesionLib.lobes import Lobe
 from DRAMLesionLib.phantom import make_phantom
+from DRAMLesionLib.phantom.config import PhantomConfig
 from Training.dataset.folder import LOBES, SCANS, SCORES, TRUTH
 from Training.dataset.scores import Scores, read_scores, write_scores
 from Training.learning.workers import in_workers
@@ -30,12 +31,14 @@ class PhantomTask:
         seed: What the phantom is drawn from.
         spacing: Voxel edge in mm.
         healthy: Whether all lobes get score 0.
+        expiration: Share of such patients whose CT is taken in expiration.
     """
 
     folder: Path
     seed: int
     spacing: float
     healthy: bool
+    expiration: float = 0.0
 
     @property
     def case(self) -> str:
@@ -49,6 +52,7 @@ def make_phantoms(
     first_seed: int,
     spacing: float,
     healthy_share: float = 0.15,
+    expiration_share: float = 0.0,
     workers: int = 2,
     report: Report = lambda _: None,
 ) -> list[str]:
@@ -64,6 +68,7 @@ def make_phantoms(
         spacing: Voxel edge in mm.
         healthy_share: Share of the cases without any lesion: the paper's distribution has few
             such patients, and the vessel network learns from them.
+        expiration_share: Share of the cases taken in expiration.
         workers: Cases made at a time.
         report: Called with a line of text for each finished case.
 
@@ -74,17 +79,18 @@ def make_phantoms(
         InputError: If a number makes no sense.
         OutputError: If the disk is too full or cannot be written to.
     """
-    if count < 1 or first_seed < 0 or spacing <= 0 or not 0 <= healthy_share <= 1:
+    shares_fit = 0 <= healthy_share <= 1 and 0 <= expiration_share <= 1
+    if count < 1 or first_seed < 0 or spacing <= 0 or not shares_fit:
         message = (
             f"cannot make {count} phantoms from seed {first_seed} at {spacing} mm with "
-            f"{healthy_share} of them healthy"
+            f"{healthy_share} of them healthy and {expiration_share} in expiration"
         )
         raise InputError(message)
     for name in (SCANS, LOBES, TRUTH):
         (folder / name).mkdir(parents=True, exist_ok=True)
     table = read_scores(folder / SCORES)[0] if (folder / SCORES).is_file() else {}
     tasks = [
-        PhantomTask(folder, seed, spacing, is_healthy(seed, healthy_share))
+        PhantomTask(folder, seed, spacing, is_healthy(seed, healthy_share), expiration_share)
         for seed in range(first_seed, first_seed + count)
     ]
     missing = [task for task in tasks if task.case not in table]
@@ -107,7 +113,9 @@ def is_healthy(seed: int, share: float) -> bool:
 
 def _make_case(task: PhantomTask) -> Scores:
     """Write one case into its folders and return its scores."""
-    phantom = make_phantom(task.seed, task.spacing, scores={} if task.healthy else None)
+    config = PhantomConfig(expiration_probability=task.expiration)
+    scores = {} if task.healthy else None
+    phantom = make_phantom(task.seed, task.spacing, config, scores=scores)
     images = {
         SCANS: phantom.ct,
         LOBES: phantom.lobes,

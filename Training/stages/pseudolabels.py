@@ -175,7 +175,7 @@ def _make_label(task: PseudoLabelTask) -> str:
     if sound and found == note.file and note.computed_from == task.computed_from:
         return f"{task.case.name}: there already"
     known = None
-    if note.regressed_from == task.regressed_from:
+    if note.fractions and note.regressed_from == task.regressed_from:
         known = {Lobe[name]: share for name, share in note.fractions.items()}
     labels, fractions = compute_label(task.case, task.teacher, task.config, known)
     grid = grid_image(task.case.meta["grids"]["segmentation"])
@@ -264,7 +264,8 @@ def compute_label(
         fractions: Lesion fractions of the lobes, if the regression has been asked already.
 
     Returns:
-        (k, j, i) uint8 on the grid of the final network, and the lesion fractions of the lobes.
+        (k, j, i) uint8 on the grid of the final network, and the lesion fractions of the lobes;
+        none where each lobe is scored 0, for which the regression was not asked.
     """
     target = grid_image(case.meta["grids"]["segmentation"])
     lobes = np.asarray(case.load("segmentation/lobes"))
@@ -272,6 +273,8 @@ def compute_label(
     labels = np.full(lobes.shape, BACKGROUND, dtype=np.uint8)
     if found is not None:
         labels[geometry.array(geometry.resample(found, target, "labels")) > 0] = VESSEL
+    if config.pseudolabels.use_scores and _is_free(case, lobes):
+        return labels, {}
     of_regression = teacher.name == REGRESSION
     if of_regression or fractions is None:
         maps = compute_maps(case, teacher.with_name(REGRESSION), config)
@@ -293,6 +296,11 @@ def compute_label(
     if config.pseudolabels.fill_vessels:
         labels[_vessels_in_lesions(labels, lobes)] = LESION
     return labels, fractions
+
+
+def _is_free(case: CachedCase, lobes: np.ndarray) -> bool:
+    """Tell whether each lobe of a scan is scored 0, so that no network has to be asked."""
+    return all(case.scores.get(lobe) == 0 for lobe in Lobe if (lobes == lobe).any())
 
 
 def final_probabilities(case: CachedCase, run: Path, config: Config) -> np.ndarray:

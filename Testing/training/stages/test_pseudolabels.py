@@ -1,6 +1,7 @@
 """From maps to labels: what is done with vessels, scores, and files that a person edited."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,13 +11,13 @@ import torch
 from DRAMLesionLib.errors import InputError
 from DRAMLesionLib.lesions.chunks import ChunkConfig
 from DRAMLesionLib.lobes import Lobe
-from Training.config import AugmentationConfig, RegressionConfig, SegmentationTrainingConfig
+from Training.config import AugmentationConfig, Config, RegressionConfig, SegmentationTrainingConfig
 from Training.dataset.cache import BACKGROUND, LESION, VESSEL, CachedCase
 from Training.dataset.sampling import LobeChunks, ScanPatches
 from Training.dataset.scores import read_scores
 from Training.dataset.verify import label_on
 from Training.learning.losses import bootstrapping_loss
-from Training.stages.pseudolabels import _most_likely, _vessels_in_lesions
+from Training.stages.pseudolabels import _most_likely, _vessels_in_lesions, compute_label
 
 
 def _tube(size=24):
@@ -202,3 +203,17 @@ def test_patches_on_what_is_dense_in_lesion_free_lobes(tmp_path):
     # without a lesion-free lobe the centres are drawn as before
     diseased = _case(tmp_path / "b", dict.fromkeys(Lobe, 3), labels, lobes)
     assert lobes[tuple(patches._centre(diseased, labels, lobes, rng))] > 0
+
+
+def test_of_a_scan_that_is_free_of_lesions_no_network_is_asked(tmp_path):
+    lobes = _halves()
+    case = _case(tmp_path, {Lobe.LUL: 0, Lobe.LLL: 0}, np.zeros_like(lobes), lobes)
+    config = Config()
+    config = replace(config, regression=replace(config.regression, vessels="none"))
+    # there is no network in this folder
+    labels, fractions = compute_label(case, tmp_path / "regression", config)
+    assert not labels.any()
+    assert fractions == {}
+    scored = replace(config, pseudolabels=replace(config.pseudolabels, use_scores=False))
+    with pytest.raises(InputError):
+        compute_label(case, tmp_path / "regression", scored)
