@@ -81,6 +81,12 @@ def _add_slices(commands: argparse._SubParsersAction) -> None:
     command.add_argument(
         "--method", help="any method instead of the final network: cam, dram, supervised, nnunet"
     )
+    command.add_argument(
+        "--classes",
+        type=Path,
+        help="a reader's types of lesion: pictures of the same names, 38 ground glass, "
+        "75 consolidation",
+    )
     command.add_argument("--row", help="which of the method's rows in the tables, such as 'dRAM'")
     command.add_argument("--lungs-mm", type=float, default=270.0, help="width of both lungs")
     command.add_argument(
@@ -94,18 +100,28 @@ def _slices(options: argparse.Namespace) -> None:
     from Training.slices.methods import method_finder
 
     if options.method is None:
-        finder, settings = network_finder(options.weights, options.lungs_mm, options.threshold)
+        finder, settings = network_finder(
+            options.weights, options.lungs_mm, options.threshold, options.classes is not None
+        )
+    elif options.classes is not None:
+        message = "--classes is for the final network: methods tell no types on slices"
+        raise InputError(message)
     elif options.threshold is not None:
         message = "--threshold is for the final network: methods have thresholds of their own"
         raise InputError(message)
     else:
         trained = Trained(options.method, options.weights)
         finder, settings = method_finder(trained, options.row, options.lungs_mm)
-    content = measure_slices(options.images, options.masks, options.output, finder, settings, print)
+    content = measure_slices(
+        options.images, options.masks, options.output, finder, settings, print, options.classes
+    )
     _print_figures("all pixels", content["all_pixels"])
     _print_figures(
         "mean of slices", {name: m["mean"] for name, m in content["mean_of_slices"].items()}
     )
+    if "types" in content:
+        names = ("agreement", "kappa", "mixed")
+        _print_figures("types", {name: content["types"][name] for name in names})
 
 
 def _add_evaluate(commands: argparse._SubParsersAction) -> None:

@@ -24,18 +24,23 @@ from skimage.transform import resize
 
 from DRAMLesionLib import weights
 from DRAMLesionLib.errors import InputError
-from DRAMLesionLib.lesions.segmentation import LESION, SegmentationConfig, lesion_margin
+from DRAMLesionLib.lesions.segmentation import LESION, VESSEL, SegmentationConfig, lesion_margin
+from DRAMLesionLib.lesions.types import LesionType
 from DRAMLesionLib.networks.unet import UNet3D
 from DRAMLesionLib.writing import whole_folder, write_text
 from Training import metrics
 from Training.learning.results import plain
 from Training.slices import prepare as slices_prepare
+from Training.slices.classes import agreement, read_classes, type_slice, types_on_picture
 from Training.slices.flat import flat_probabilities
 from Training.slices.pictures import Slice, read_slices
 from Training.slices.prepare import CHEST_WALL_HU, LUNGS_MM, prepare_slice
 
 RESULT = "slices.json"
 MASKS, MAPS, OUTLINES = "masks", "maps", "outlines"
+
+CLASS_GREYS = {38: LesionType.GROUND_GLASS, 75: LesionType.CONSOLIDATION}
+"""What the greys of COVID-SemiSeg's multi-class labels mean."""
 
 TRUTH_COLOUR, FOUND_COLOUR, LUNG_COLOUR = (230, 159, 0), (86, 180, 233), (120, 120, 120)
 """Orange, sky blue and grey: told apart by the colour-blind and in print."""
@@ -51,6 +56,7 @@ class Found:
         lungs: (j, i) bool.
         pixel_mm: Estimated edge of a pixel; None if no lung was found.
         note: What went wrong, or empty.
+        types: (j, i) uint8, 0 or the type of the lesion; None where they were not asked for.
     """
 
     mask: np.ndarray
@@ -58,6 +64,7 @@ class Found:
     lungs: np.ndarray
     pixel_mm: float | None = None
     note: str = ""
+    types: np.ndarray | None = None
 
 
 Finder = Callable[[np.ndarray], Found]
@@ -71,6 +78,7 @@ def measure_slices(
     finder: Finder,
     settings: dict[str, Any],
     report: Callable[[str], None] = lambda _: None,
+    classes: Path | None = None,
 ) -> dict[str, Any]:
     """Find the lesions of every slice, compare with the masks, and write it all.
 
@@ -81,6 +89,8 @@ def measure_slices(
         finder: From :func:`network_finder`, say.
         settings: What goes into the file beside the figures.
         report: Called with a line of text for each slice, and each file that was left out.
+        classes: Folder of a reader's types of lesion, with the greys of ``CLASS_GREYS``; the
+            finder has to tell types, too.
 
     Returns:
         The content of ``slices.json``.
@@ -92,6 +102,7 @@ def measure_slices(
     slices = read_slices(images, masks, notes.append)
     for note in notes:
         report(note)
+    read = read_classes(classes, slices, CLASS_GREYS) if classes is not None else []
     with whole_folder(output, RESULT) as folder:
         for name in (MASKS, MAPS, OUTLINES):
             (folder / name).mkdir()
@@ -102,12 +113,26 @@ def measure_slices(
             overlap = metrics.dice(found[-1].mask, one.truth)
             report(f"{number}/{len(slices)} {one.name}: Dice {overlap:.3f} {found[-1].note}")
         content = {"settings": settings, "notes": notes, **compare(slices, found)}
+        if classes is not None:
+            kinds = [what.types for what in found]
+            content["types"] = plain(
+                agreement(
+                    read,
+                    [
+                        np.zeros_like(r) if k is None else k
+                        for r, k in zip(read, kinds, strict=True)
+                    ],
+                )
+            )
         write_text(json.dumps(content, indent=1) + "\n", folder / RESULT)
     return content
 
 
 def network_finder(
-    folder: Path = weights.BUNDLED, lungs_mm: float = LUNGS_MM, threshold: float | None = None
+    folder: Path = weights.BUNDLED,
+    lungs_mm: float = LUNGS_MM,
+    threshold: float | None = None,
+    types: bool = False,
 ) -> tuple[Finder, dict[str, Any]]:
     """Return what finds lesions by the final segmentation network, and its settings.
 
@@ -116,6 +141,7 @@ def network_finder(
         lungs_mm: Width of both lungs together.
         threshold: Lesion where its probability is above; where it is the most probable class if
             left out, as in the pipeline.
+        types: Whether the types of the lesions are told as well.
 
     Raises:
         WeightsError: If the weights cannot be used.
@@ -136,7 +162,12 @@ def network_finder(
         lungs = to_picture(prepared.lungs > 0, grey) > 0.5
         probability = np.clip(to_picture(shares[LESION], grey), 0.0, 1.0) * lungs
         mask = (to_picture(margin, grey) > 0) & lungs
-        return Found(mask, probability, lungs, prepared.pixel_mm)
+        kinds = None
+        if types:
+            lesion = (margin > 0) & (prepared.lungs > 0)
+            vessel = (shares.argmax(axis=0) == VESSEL) & ~lesion
+            kinds = types_on_picture(type_slice(prepared, lesion, vessel), grey) * mask
+        return Found(mask, probability, lungs, prepared.pixel_mm, types=kinds)
 
     settings = {
         "method": "final segmentation network on the slice repeated without end",

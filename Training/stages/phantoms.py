@@ -114,7 +114,7 @@ def is_healthy(seed: int, share: float) -> bool:
 def _make_case(task: PhantomTask) -> Scores:
     """Write one case into its folders and return its scores."""
     config = PhantomConfig(expiration_probability=task.expiration)
-    scores = {} if task.healthy else None
+    scores: dict[Lobe, int] | None = {} if task.healthy else None
     phantom = make_phantom(task.seed, task.spacing, config, scores=scores)
     images = {
         SCANS: phantom.ct,

@@ -214,6 +214,22 @@ def test_config_changes_the_noise() -> None:
     assert 10 < difference[inside].std() < 120
 
 
+def test_in_expiration_lungs_are_denser_and_most_so_at_the_back() -> None:
+    breaths = [
+        make_phantom(5, 4.0, PhantomConfig(expiration_probability=share), scores={})
+        for share in (0.0, 1.0)
+    ]
+    inspiration, expiration = (geometry.array(phantom.ct) for phantom in breaths)
+    np.testing.assert_array_equal(*(geometry.array(phantom.lobes) for phantom in breaths))
+    np.testing.assert_array_equal(inspiration, geometry.array(make_phantom(5, 4.0, scores={}).ct))
+    inside = geometry.array(breaths[0].lobes) > 0
+    denser = expiration.astype(float) - inspiration
+    rows = np.nonzero(inside)[1]
+    front, back = np.percentile(rows, [20, 80])
+    assert np.median(denser[inside]) > 20
+    assert denser[inside][rows > back].mean() > denser[inside][rows < front].mean() + 5
+
+
 def test_progress_rises_and_can_stop() -> None:
     seen: list[float] = []
     make_phantom(1, 6.0, progress=seen.append)
