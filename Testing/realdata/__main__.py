@@ -1,7 +1,7 @@
 """Measure the library on the real CTs beside the repository: print a table, write pictures.
 
-``python -m Testing.realdata [--only CASE …] [--lungs-only] [--output DIR]``. CTs that are not there
-are skipped, and named. Exit status 1 if a target is missed.
+``python -m Testing.realdata [--only CASE …] [--lungs-only] [--weights DIR] [--output DIR]``. CTs
+that are not there are skipped, and named. Exit status 1 if a target is missed.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from DRAMLesionLib.errors import DRAMLesionError
 from DRAMLesionLib.lobes.estimate import estimate_lobes
 from DRAMLesionLib.pipeline import LesionPipeline
 from DRAMLesionLib.reading import files
+from DRAMLesionLib.weights import BUNDLED
 from Testing.realdata import measures
 from Testing.realdata.cases import CASES, Case
 from Testing.realdata.pictures import montage
@@ -51,11 +52,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m Testing.realdata")
     parser.add_argument("--only", nargs="+", choices=[case.name for case in CASES], metavar="CASE")
     parser.add_argument("--lungs-only", action="store_true", help="no networks: lungs and lobes")
+    parser.add_argument("--weights", type=Path, default=BUNDLED, help="those that ship by default")
     parser.add_argument("--output", type=Path, help="folder for table.json and the pictures")
     options = parser.parse_args()
     rows: list[dict[str, Any]] = []
     print("  ".join(column.ljust(width) for column, width in COLUMNS.items()))
-    pipeline = None if options.lungs_only else LesionPipeline()
+    pipeline = None if options.lungs_only else LesionPipeline(weights_folder=options.weights)
     for case in CASES:
         if options.only and case.name not in options.only:
             continue
