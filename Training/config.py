@@ -39,6 +39,8 @@ class PrepareConfig:
         validation_share: Share of the cases, chosen by their names, that no stage trains on.
         skip_broken: Leave broken cases out instead of stopping when there are some.
         vessels: Whether the Frangi reference of every scan is computed and cached.
+        vessel_guards: Whether that reference is guarded against noise, the rims of vessels and
+            consolidations; the paper has Otsu's threshold alone.
         lobe_scheme: How lobe masks number the lobes, see :mod:`DRAMLesionLib.lobes.schemes`.
     """
 
@@ -46,6 +48,7 @@ class PrepareConfig:
     validation_share: Share = 0.1
     skip_broken: bool = False
     vessels: bool = True
+    vessel_guards: bool = True
     lobe_scheme: str = "auto"
 
 
@@ -144,6 +147,8 @@ class VesselTrainingConfig:
         enabled: Whether ``all`` trains it and ``export`` writes it.
         source: ``scans`` learns from scans without any lesion as in the paper, ``lobes`` from
             every lobe with score 0.
+        alone: Names of cases, ``*`` and ``?`` as in names of files, that nothing but this network
+            learns from, as the paper's 435 scans of healthy lungs.
         patch: Edge of the cubes in voxels, a multiple of 8, on the grid of the lobe chunks.
         border: Outer voxels of a cube that do not count: the zeros beyond it reach them.
         base_channels: Width of the U-Net; the paper: 32.
@@ -163,6 +168,7 @@ class VesselTrainingConfig:
 
     enabled: bool = False
     source: Literal["lobes", "scans"] = "lobes"
+    alone: tuple[str, ...] = ()
     patch: int = 64
     border: Count = 8
     base_channels: Width = 8

@@ -377,7 +377,12 @@ def _compare(
     # pairs without a difference say nothing about its direction; the test drops them
     p = float(wilcoxon(differences).pvalue) if differences.any() else 1.0
     mean = float(differences.mean())
-    return Comparison(first, second, len(differences), mean, p, min(1.0, p * tests))
+    return Comparison(first, second, len(differences), mean, p, bonferroni(p, tests))
+
+
+def bonferroni(p: float, tests: int) -> float:
+    """Return p times the number of tests, at most 1; NaN stays NaN."""
+    return p if math.isnan(p) else min(1.0, p * tests)
 
 
 @dataclass(frozen=True)

@@ -60,6 +60,11 @@ class ReferenceConfig:
     blob_mm: float = 8.0
     min_volume_ml: float = 0.02
 
+    @classmethod
+    def unguarded(cls) -> ReferenceConfig:
+        """Return Otsu's threshold on Frangi's filter and nothing else, as in the paper."""
+        return cls(contrast_hu=-math.inf, min_volume_ml=0.0)
+
 
 @dataclass(frozen=True)
 class VesselSettings:

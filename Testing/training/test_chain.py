@@ -209,6 +209,8 @@ def test_the_ablation_prints_all_rows_and_goes_on_where_it_was(
     for first, second in itertools.pairwise(content["rows"]):
         change = second["iou"] - first["iou"]
         assert second["iou_change"] == pytest.approx(change, abs=1e-5)
+        # five changes are tested
+        assert second["iou_p_corrected"] == pytest.approx(min(1.0, 5 * second["iou_p"]))
     assert labels.read_bytes() == before
 
     # each row's network is what the row says
@@ -277,6 +279,7 @@ def test_departures_are_taken_back_one_at_a_time(data, trained, tmp_path, capsys
     ]
     for row in found[:2]:
         assert row["iou_change"] == pytest.approx(row["iou"] - row["iou_paper"], abs=1e-5)
+        assert row["p_corrected"] == pytest.approx(min(1.0, 2 * row["p"]))
     assert "iou" not in found[2]
     assert [row["time"] for row in found] == [1, 1, 2 / 32]
 

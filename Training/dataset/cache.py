@@ -23,6 +23,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -213,6 +214,16 @@ def read_cache(folder: Path, whole: Sequence[str] = ()) -> list[CachedCase]:
                 message = f"the array {name} of {case.name} is damaged: {_remedy(name)}"
                 raise InputError(message)
     return cases
+
+
+def for_lesions(cases: Sequence[CachedCase], alone: Sequence[str]) -> list[CachedCase]:
+    """Return the cases, but for those that the vessel network alone learns from.
+
+    Args:
+        cases: Prepared cases.
+        alone: Their names, see :class:`Training.config.VesselTrainingConfig`.
+    """
+    return [case for case in cases if not any(fnmatchcase(case.name, p) for p in alone)]
 
 
 def write_index(folder: Path, names: list[str], validation_share: float) -> None:

@@ -276,8 +276,10 @@ def _box(mask: np.ndarray, margin: int) -> tuple[slice, slice]:
 def summarise(results: Sequence[CaseResult]) -> dict[str, Any]:
     """Return the figures of one method.
 
-    Fractions are in [0, 1], percentages in 0 to 100; what is not defined is NaN. Overlaps, kappa
-    and fractions are over the scans with lesions; healthy scans have figures of their own.
+    Fractions are in [0, 1], percentages in 0 to 100; what is not defined is NaN. Overlaps and
+    fractions are over the scans with lesions; healthy scans have figures of their own. Scores and
+    kappa are over the lobes of all scans, as the paper's; ``lesion_scans_weighted_kappa`` leaves
+    healthy scans out, whose many zeros are easily agreed on.
 
     Args:
         results: One for each scan.
@@ -286,7 +288,7 @@ def summarise(results: Sequence[CaseResult]) -> dict[str, Any]:
     lobes = [lobe for r in ill for lobe in r.lobes]
     known = [x for x in lobes if x.predicted is not None and x.true is not None]
     found, true = ([getattr(x, name) for x in known] for name in ("predicted", "true"))
-    pairs, missing = _score_pairs(ill)
+    pairs, missing = _score_pairs(results)
     total = sum((r.confusion for r in ill), Confusion())
     histogram = _added(ill)
     overlaps, dices = ([getattr(r.confusion, n) for r in ill] for n in ("iou", "dice"))
@@ -300,7 +302,9 @@ def summarise(results: Sequence[CaseResult]) -> dict[str, Any]:
         "fraction_correlation": metrics.correlation(found, true),
         "fraction_mean_absolute_error": metrics.mean_defined(errors)[0],
         "score_weighted_kappa": metrics.weighted_kappa(pairs),
-        "score_weighted_kappa_interval": list(metrics.bootstrap_interval(ill, _kappa, 1000)),
+        "score_weighted_kappa_interval": list(metrics.bootstrap_interval(results, _kappa, 1000)),
+        "lesion_scans_weighted_kappa": _kappa(ill),
+        "lesion_scans_weighted_kappa_interval": list(metrics.bootstrap_interval(ill, _kappa, 1000)),
         "score_confusion_matrix": metrics.confusion_matrix(pairs).tolist(),
         "iou_mean_of_scans": metrics.mean_defined(overlaps)[0],
         "iou_mean_of_scans_interval": list(metrics.bootstrap_interval(overlaps, _mean)),

@@ -242,11 +242,14 @@ def otsu(values: np.ndarray) -> float:
 def lesion_proposal(ct: sitk.Image, lungs: sitk.Image, vessels: sitk.Image) -> sitk.Image:
     """Return what is dense inside the lungs and no vessel, uint8 on the grid of the CT.
 
+    Otsu's threshold is that of the lungs without their vessels: these would pull it up.
+
     Args:
         ct: HU.
         lungs: Mask on the same grid.
         vessels: Mask on the same grid.
     """
-    hu, inside = window(geometry.array(ct)), geometry.array(lungs) > 0
-    dense = inside & (hu > otsu(hu[inside])) & (geometry.array(vessels) == 0)
+    hu = window(geometry.array(ct))
+    inside = (geometry.array(lungs) > 0) & (geometry.array(vessels) == 0)
+    dense = inside & (hu > otsu(hu[inside])) if inside.any() else inside
     return geometry.image_like(dense.astype(np.uint8), ct)

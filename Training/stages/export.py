@@ -19,7 +19,7 @@ from DRAMLesionLib.networks.unet import UNet3D
 from DRAMLesionLib.weights import NetworkName, save_network
 from DRAMLesionLib.writing import whole_results, write_text
 from Training.config import Config, dump_config, to_plain
-from Training.dataset.cache import CachedCase
+from Training.dataset.cache import CachedCase, for_lesions
 from Training.dataset.sampling import clear_lobes
 from Training.learning.engine import last_logged, read_checkpoint
 from Training.stages import segmentation
@@ -68,7 +68,7 @@ def export(
 
 def _export_ours(folder: Path, cases: Sequence[CachedCase], output: Path, config: Config) -> None:
     """Write regression and segmentation."""
-    trained = sum(not case.validation for case in cases)
+    trained = sum(not c.validation for c in for_lesions(cases, config.vessels.alone))
     given = f"{trained} scans with lobe scores; no voxel of any lesion was given"
 
     settings = config.regression

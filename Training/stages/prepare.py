@@ -20,7 +20,7 @@ from DRAMLesionLib.lesions import density
 from DRAMLesionLib.lesions.chunks import lobe_boxes
 from DRAMLesionLib.lesions.dram import fine_scan
 from DRAMLesionLib.lobes import Lobe
-from DRAMLesionLib.vessels.masks import reference_vessels
+from DRAMLesionLib.vessels.masks import ReferenceConfig, reference_vessels
 from DRAMLesionLib.writing import check_writable, whole_folder, write_text
 from Training.config import Config
 from Training.dataset.cache import (
@@ -54,6 +54,7 @@ class PrepareTask:
         segmentation_spacing: Grid of the final network in mm.
         vessels: Whether to compute the Frangi reference.
         lobe_scheme: How given masks number the lobes.
+        vessel_guards: Whether that reference is guarded against noise.
     """
 
     case: Case
@@ -62,15 +63,19 @@ class PrepareTask:
     segmentation_spacing: float
     vessels: bool
     lobe_scheme: str
+    vessel_guards: bool = True
 
     def origin(self) -> dict[str, Any]:
         """Return what the cached arrays depend on; they are stale when it changes."""
         files = {"scan": self.case.scan, "lobes": self.case.lobes}
+        # a key that only some have: caches made before there was the choice stay what they are
+        unguarded = {"vessel_guards": False} if self.vessels and not self.vessel_guards else {}
         return {
             "format": _FORMAT,
             "regression_spacing": self.regression_spacing,
             "segmentation_spacing": self.segmentation_spacing,
             "vessels": self.vessels,
+            **unguarded,
             "lobe_scheme": self.lobe_scheme,
             "files": {name: _stamp(path) for name, path in files.items() if path is not None},
         }
@@ -117,6 +122,7 @@ def prepare(
             config.segmentation.spacing,
             config.prepare.vessels,
             config.prepare.lobe_scheme,
+            config.prepare.vessel_guards,
         )
         for case in cases
     ]
@@ -232,7 +238,8 @@ def _save_regression(
     cached.save("regression/image", window(geometry.array(scan.ct)).astype(np.float16))
     cached.save("regression/lobes", lobes)
     if task.vessels:
-        found = reference_vessels(scan.ct, scan.lungs)
+        guards = ReferenceConfig() if task.vessel_guards else ReferenceConfig.unguarded()
+        found = reference_vessels(scan.ct, scan.lungs, guards)
         cached.save(VESSELS, geometry.array(found))
     boxes = {
         lobe.name: [[int(s.start), int(s.stop)] for s in box]

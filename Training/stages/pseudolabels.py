@@ -41,7 +41,7 @@ from DRAMLesionLib.networks.regression import RegressionNetwork
 from DRAMLesionLib.networks.unet import UNet3D
 from DRAMLesionLib.typed import Between, read_json
 from Training.config import Config
-from Training.dataset.cache import BACKGROUND, LABELS, LESION, VESSEL, CachedCase
+from Training.dataset.cache import BACKGROUND, LABELS, LESION, VESSEL, CachedCase, for_lesions
 from Training.dataset.files import LobeName
 from Training.dataset.labels import label_on, read_pseudolabel
 from Training.learning.engine import checkpoint_sum, read_checkpoint
@@ -149,7 +149,7 @@ def make_pseudolabels(
     # how many work on it changes nothing
     settings = repr((config.regression, replace(config.pseudolabels, workers=1)))
     networks = checkpoint_sum(teacher), checkpoint_sum(output / REGRESSION), settings
-    given = given or {}
+    given, cases = given or {}, for_lesions(cases, config.vessels.alone)
     tasks = [
         PseudoLabelTask(c, output, config, teacher, networks, given.get(c.name)) for c in cases
     ]

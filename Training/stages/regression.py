@@ -17,7 +17,7 @@ from DRAMLesionLib.lesions.levels import steepen
 from DRAMLesionLib.networks.regression import RegressionNetwork
 from Training.config import Config
 from Training.dataset.augmentation import warp_inside
-from Training.dataset.cache import CachedCase
+from Training.dataset.cache import CachedCase, for_lesions
 from Training.dataset.sampling import LobeChunks
 from Training.learning import losses
 from Training.learning.engine import Experiment, read_checkpoint
@@ -44,6 +44,7 @@ class RegressionExperiment(Experiment):
         self.config = self.settings = config.regression
         self._seed, self._previous = config.seed, previous
         self._crf = DenseCRF(self.config.crf)
+        cases = for_lesions(cases, config.vessels.alone)
         self._training = [case for case in cases if not case.validation]
         self._validation = [case for case in cases if case.validation]
 

@@ -16,7 +16,7 @@ from DRAMLesionLib.networks.unet import UNet3D
 from DRAMLesionLib.typed import read_json
 from DRAMLesionLib.writing import write_text
 from Training.config import Config
-from Training.dataset.cache import LABELS, LESION, CachedCase
+from Training.dataset.cache import LABELS, LESION, CachedCase, for_lesions
 from Training.dataset.sampling import ZERO_PADDED_EDGE, ScanPatches
 from Training.learning import losses
 from Training.learning.engine import Experiment, checkpoint_sum, read_checkpoint
@@ -52,6 +52,7 @@ class SegmentationExperiment(Experiment):
         self.config = self.settings = config.segmentation
         self._seed = config.seed + seed
         self._regression, self._previous = regression, previous
+        cases = for_lesions(cases, config.vessels.alone)
         self._cases = [c for c in cases if not c.validation and c.has(LABELS)]
 
     def build_network(self) -> nn.Module:

@@ -22,7 +22,7 @@ from DRAMLesionLib.networks.tiles import vessel_probability
 from DRAMLesionLib.networks.unet import UNet3D
 from DRAMLesionLib.writing import write_text
 from Training.config import Config
-from Training.dataset.cache import VESSELS_BY_NETWORK, CachedCase
+from Training.dataset.cache import VESSELS_BY_NETWORK, CachedCase, for_lesions
 from Training.dataset.sampling import VesselPatches
 from Training.learning import losses
 from Training.learning.engine import Experiment, checkpoint_sum, read_checkpoint
@@ -170,7 +170,8 @@ def find_vessels(
     words = (checkpoint_sum(run), settings.base_channels, settings.threshold)
     digest = hashlib.sha256(repr(words).encode()).hexdigest()
     tasks = [
-        VesselTask(case, run, settings.base_channels, settings.threshold, digest) for case in cases
+        VesselTask(case, run, settings.base_channels, settings.threshold, digest)
+        for case in for_lesions(cases, settings.alone)
     ]
     todo = [task for task in tasks if not _is_current(task)]
     report(f"{len(tasks) - len(todo)} of {len(tasks)} cases have the network's vessels already")

@@ -14,7 +14,7 @@ import hashlib
 import json
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,13 @@ from Training.dataset.folder import TRUTH, case_name
 from Training.learning.engine import checkpoint_sum, make_fabric, train
 from Training.learning.results import csv_table, plain
 from Training.learning.workers import in_workers
-from Training.metrics import Confusion, ProbabilityHistogram, compare_methods, mean_defined
+from Training.metrics import (
+    Confusion,
+    ProbabilityHistogram,
+    bonferroni,
+    compare_methods,
+    mean_defined,
+)
 from Training.stages import regression, rounds, vessels
 from Training.stages import segmentation as segmentation_stage
 from Training.stages.prepare import grid_image, prepare
@@ -371,7 +377,7 @@ def _truths(test: Path) -> dict[str, Path]:
 
 
 def _compare(measured: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return the rows with what each has changed."""
+    """Return the rows with what each has changed; p is corrected for the number of changes."""
     result: list[dict[str, Any]] = []
     previous: dict[str, Any] | None = None
     for (name, figures), paper in zip(measured.items(), PAPER, strict=True):
@@ -380,7 +386,9 @@ def _compare(measured: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
             for key in ("iou", "iou_by_fraction", "average_precision"):
                 row[f"{key}_change"] = figures[key] - previous[key]
             pair = {"this": figures["iou_of_scans"], "previous": previous["iou_of_scans"]}
-            row["iou_p"] = asdict(compare_methods(pair)[0])["p"]
+            p = compare_methods(pair)[0].p
+            row["iou_p"] = p
+            row["iou_p_corrected"] = bonferroni(p, len(measured) - 1)
         previous = figures
         result.append(row)
     return result
@@ -391,6 +399,7 @@ _COLUMNS = (
     "iou",
     "iou_change",
     "iou_p",
+    "iou_p_corrected",
     "iou_all_voxels",
     "iou_by_fraction",
     "iou_by_fraction_change",
@@ -402,7 +411,10 @@ _COLUMNS = (
 
 
 def table(content: Sequence[dict[str, Any]]) -> str:
-    """Return the rows as lines of text; a change is the one against the row before."""
+    """Return the rows as lines of text; a change is the one against the row before.
+
+    p is corrected for the number of changes that are tested.
+    """
     lines = [
         f"{'':22s}{'IoU':>7s}{'change':>9s}{'p':>7s}  {'IoU by fraction':>16s}{'change':>9s}"
         f"  {'precision':>9s}{'change':>9s}  {'healthy %':>9s}  {'paper':>6s}"
@@ -410,7 +422,7 @@ def table(content: Sequence[dict[str, Any]]) -> str:
     for row in content:
         lines.append(
             f"{row['row']:22s}{row['iou']:7.3f}{_change(row, 'iou'):>9s}"
-            f"{_number(row.get('iou_p'), 3):>7s}  {row['iou_by_fraction']:16.3f}"
+            f"{_number(row.get('iou_p_corrected'), 3):>7s}  {row['iou_by_fraction']:16.3f}"
             f"{_change(row, 'iou_by_fraction'):>9s}  {row['average_precision']:9.3f}"
             f"{_change(row, 'average_precision'):>9s}  {_number(row['healthy_percent'], 2):>9s}"
             f"  {row['paper_iou']:6.3f}"

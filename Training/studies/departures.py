@@ -17,7 +17,7 @@ import json
 import shutil
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 from typing import Any, Literal
@@ -29,7 +29,7 @@ from Training.config import Config, LoopConfig, dump_config, load_config, to_pla
 from Training.dataset.cache import CachedCase, read_cache
 from Training.learning.engine import CHECKPOINT, Experiment, logged, make_fabric, train
 from Training.learning.results import csv_table, plain
-from Training.metrics import compare_methods
+from Training.metrics import bonferroni, compare_methods
 from Training.stages import regression, segmentation, vessels
 from Training.studies.ablation import Row, gather, link_cache, measure_row, train_row
 
@@ -42,7 +42,7 @@ _FIGURES = ("iou", "iou_by_fraction", "average_precision", "healthy_percent")
 _COLUMNS = (
     *("key", "shown_by", "ours", "paper"),
     *(name for figure in (*_FIGURES, "dice") for name in (figure, f"{figure}_paper")),
-    *("p", "time"),
+    *("p", "p_corrected", "time"),
 )
 _TIMED_STEPS = 3
 
@@ -148,6 +148,7 @@ def measure_departures(
     if on_labels:
         _train(replace(ours, context=True), output, report)
     judge = vessels.VesselExperiment([replace(c, validation=True) for c in held_out], config)
+    tests = sum(d.shown_by in ("map", "final") for d in chosen)
     found = []
     for departure in chosen:
         place = folder / departure.key
@@ -166,7 +167,7 @@ def measure_departures(
                 measure_row(row, held_out, truths, report) | {"seconds_a_step": _seconds(row)}
                 for row in rows
             ]
-        found.append(_compare(departure, config, *pair))
+        found.append(_compare(departure, config, pair[0], pair[1], tests))
         content = {"departures": found, "scans": len(held_out), "config": dump_config(config)}
         write_text(json.dumps(plain(content), indent=1) + "\n", folder / "departures.json")
         write_text(csv_table(found, _COLUMNS), folder / "departures.csv")
@@ -285,9 +286,16 @@ def _median_seconds(run: Path) -> float:
 
 
 def _compare(
-    departure: Departure, config: Config, ours: dict[str, Any], theirs: dict[str, Any]
+    departure: Departure,
+    config: Config,
+    ours: dict[str, Any],
+    theirs: dict[str, Any],
+    tests: int,
 ) -> dict[str, Any]:
-    """Return what departing has brought: ours less the paper's."""
+    """Return what departing has brought: ours less the paper's.
+
+    ``tests`` is the number of departures that are tested, which p is corrected for.
+    """
     result: dict[str, Any] = {
         "key": departure.key,
         "ours": _value(config, departure.key),
@@ -303,7 +311,8 @@ def _compare(
             result |= {name: ours[name], f"{name}_paper": theirs[name]}
             result[f"{name}_change"] = _less(ours[name], theirs[name])
         pair = {"ours": ours["iou_of_scans"], "paper": theirs["iou_of_scans"]}
-        result["p"] = asdict(compare_methods(pair)[0])["p"]
+        result["p"] = compare_methods(pair)[0].p
+        result["p_corrected"] = bonferroni(result["p"], tests)
     return result
 
 
@@ -314,7 +323,8 @@ def _less(a: float | None, b: float | None) -> float | None:
 def table(content: Sequence[dict[str, Any]]) -> str:
     """Return the departures as lines of text: ours, the paper's value there, and the change.
 
-    Vessel networks are compared by Dice instead of IoU.
+    p is corrected for the number of departures that are tested. Vessel networks are compared by
+    Dice instead of IoU.
     """
     lines = [
         f"{'departure':32s}{'shown by':>9s}  {'IoU ours, paper':>16s}{'change':>8s}{'p':>7s}"
@@ -326,7 +336,9 @@ def table(content: Sequence[dict[str, Any]]) -> str:
         if row["shown_by"] == "vessels":
             cells.append(f"  {_two(row, 'dice'):>16s}{row['dice_change']:+8.3f}" + " " * 57)
         elif row["shown_by"] != "time":
-            cells.append(f"  {_two(row, 'iou'):>16s}{row['iou_change']:+8.3f}{row['p']:7.3f}")
+            cells.append(
+                f"  {_two(row, 'iou'):>16s}{row['iou_change']:+8.3f}{row['p_corrected']:7.3f}"
+            )
             for name in ("iou_by_fraction", "average_precision"):
                 cells.append(f"  {_two(row, name):>12s}{row[f'{name}_change']:+8.3f}")
             cells.append(f"  {_two(row, 'healthy_percent', 2):>12s}")

@@ -9,7 +9,7 @@ import pytest
 import SimpleITK as sitk
 import torch
 from scipy import ndimage
-from skimage.filters import frangi
+from skimage.filters import frangi, threshold_otsu
 
 import DRAMLesionLib.vessels.frangi as module
 from DRAMLesionLib.errors import Cancelled, InputError
@@ -17,7 +17,7 @@ from DRAMLesionLib.images.intensity import window
 from DRAMLesionLib.networks.tiles import vessel_probability
 from DRAMLesionLib.networks.unet import UNet3D
 from DRAMLesionLib.vessels.frangi import FrangiConfig, vesselness
-from DRAMLesionLib.vessels.masks import predict_vessels, reference_vessels
+from DRAMLesionLib.vessels.masks import ReferenceConfig, predict_vessels, reference_vessels
 from Testing.library.realdata import DATA, needs_data
 
 AS_SKIMAGE = {"gamma": None, "normalised": False}
@@ -289,6 +289,15 @@ def test_consolidation_is_no_vessel():
     assert found[inner].mean() < 0.02
     assert found[lesion].mean() < 0.2  # its rim is as bright, as thin and as near to lung
     assert found[truth].mean() > 0.8
+
+
+def test_without_guards_the_reference_is_otsus_threshold_alone():
+    hu = noisy(np.full((40, 40, 40), -860.0), 60.0)
+    ct, lungs = image(hu), image(np.ones(hu.shape, dtype=np.uint8))
+    found = sitk.GetArrayFromImage(reference_vessels(ct, lungs, ReferenceConfig.unguarded())) > 0
+    response = vesselness(window(hu), 1.0, None, np.ones(hu.shape, dtype=bool))
+    assert np.array_equal(found, response > threshold_otsu(response))
+    assert found.mean() > 10 * sitk.GetArrayFromImage(reference_vessels(ct, lungs)).mean()
 
 
 def test_vessels_stay_inside_the_lungs():

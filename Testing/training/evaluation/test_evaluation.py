@@ -67,7 +67,7 @@ def _results(method="ours"):
 def test_figures_by_hand():
     figures = summarise(_results())
     assert figures["scans_with_lesions"] == 1
-    assert figures["lobes"] == 4
+    assert figures["lobes"] == 14
     assert figures["lobes_not_assessable"] == 1
     assert figures["fraction_correlation"] == pytest.approx(1.0)
     assert figures["fraction_mean_absolute_error"] == pytest.approx(0.1)
@@ -84,7 +84,11 @@ def test_figures_by_hand():
     assert figures["healthy_lesion_percent_max"] == 0.6
     # true 0 2 2 3, found 2 2 3 3: distances add up to 2 + 0 + 1 + 0 = 3 of an expected
     # sum over pairs / 4: (2+2+3+3 + 2*(0+0+1+1) + (1+1+0+0)) / 4 = 16 / 4
-    assert figures["score_weighted_kappa"] == pytest.approx(1 - 3 / 4)
+    assert figures["lesion_scans_weighted_kappa"] == pytest.approx(1 - 3 / 4)
+    # with the ten zeros of the healthy scans: still 3, of an expected sum over pairs / 14:
+    # true 11 x 0, 2 x 2, 1 x 3; found 10 x 0, 2 x 2, 2 x 3:
+    # 11*(2*2+2*3) + 2*(10*2+2*0+2*1) + 1*(10*3+2*1+2*0) = 110 + 44 + 32
+    assert figures["score_weighted_kappa"] == pytest.approx(1 - 3 * 14 / 186)
     assert figures["score_confusion_matrix"][2][2:4] == [1, 1]
 
 

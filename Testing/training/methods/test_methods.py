@@ -193,6 +193,19 @@ def test_the_lesion_proposal_is_dense_lung_without_vessels():
     assert window(np.array(-850.0)) <= threshold < window(np.array(-300.0))
 
 
+def test_vessels_do_not_raise_the_threshold_of_the_lesion_proposal():
+    hu = np.full((4, 10, 10), -850, dtype=np.int16)
+    hu[:, :2] = -650
+    vessels = np.zeros(hu.shape, np.uint8)
+    vessels[:, 6:], hu[:, 6:] = 1, 100
+    grid = sitk.Image(10, 10, 4, sitk.sitkUInt8)
+    found = cam.lesion_proposal(*(image_like(a, grid) for a in (hu, vessels * 0 + 1, vessels)))
+    assert sitk.GetArrayFromImage(found)[:, :2].all()
+    assert sitk.GetArrayFromImage(found).sum() == 4 * 2 * 10
+    nothing = cam.lesion_proposal(*(image_like(a, grid) for a in (hu, vessels, vessels)))
+    assert not sitk.GetArrayFromImage(nothing).any()
+
+
 def test_two_classes_weigh_the_same(run):
     cases = read_cache(run / "training" / "cache")
     config = load_config(None, [*SETTINGS, "regression.balance=sampling"]).regression

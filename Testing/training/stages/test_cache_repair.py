@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -124,6 +125,14 @@ def test_names_of_dicom_files_do_not_leave_the_scan(tmp_path):
     assert task.origin() == first
     (scan / "MUELLER_HANS_19500.dcm").rename(scan / "MUELLER_HANS_19507.dcm")
     assert task.origin() != first
+
+
+def test_caches_made_with_guards_stay_and_are_made_again_without_them(tmp_path):
+    (tmp_path / "a.nii.gz").write_bytes(b"x")
+    case = Case("a", tmp_path / "a.nii.gz", None, dict.fromkeys(Lobe, 1))
+    task = PrepareTask(case, tmp_path, 1.0, 1.5, vessels=True, lobe_scheme="auto")
+    assert "vessel_guards" not in task.origin()
+    assert replace(task, vessel_guards=False).origin() != task.origin()
 
 
 def test_a_disk_without_room_is_told_before_the_work(data, tmp_path, monkeypatch):

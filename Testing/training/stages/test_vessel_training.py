@@ -1,6 +1,7 @@
 """The vessel network learns from lungs without lesions alone, and is asked about all scans."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,9 +16,10 @@ from Training.config import (
     RegressionConfig,
     VesselTrainingConfig,
 )
-from Training.dataset.cache import CachedCase
+from Training.dataset.cache import CachedCase, for_lesions
 from Training.dataset.sampling import LobeChunks, VesselPatches, clear_lobes
 from Training.learning.engine import last_logged, make_fabric, train
+from Training.stages.regression import RegressionExperiment
 from Training.stages.vessels import VesselExperiment, find_vessels
 
 CONFIG = VesselTrainingConfig(
@@ -108,3 +110,16 @@ def test_the_regression_takes_the_vessels_that_it_is_told_to(tmp_path):
 def test_cubes_must_fit_the_poolings():
     with pytest.raises(InputError, match="multiple of 8"):
         VesselTrainingConfig(patch=44)
+
+
+def test_scans_for_vessels_alone_teach_nothing_else(tmp_path):
+    healthy = _case(tmp_path, "healthy-1", dict.fromkeys(Lobe, 0))
+    ill = _case(tmp_path, "ill", {Lobe.LUL: 0, Lobe.LLL: 3}, seed=1)
+    settings = replace(CONFIG, alone=("healthy-*",))
+    config = Config(regression=RegressionConfig(), vessels=settings)
+    assert for_lesions([healthy, ill], settings.alone) == [ill]
+    assert for_lesions([healthy, ill], ()) == [healthy, ill]
+    regression = RegressionExperiment([healthy, ill], config)
+    assert {item[0].name for item in regression.samples().items} == {"ill"}
+    vessels = VesselExperiment([healthy, ill], config)
+    assert {item[0].name for item in vessels.samples().items} == {"healthy-1", "ill"}
