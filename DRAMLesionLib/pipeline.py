@@ -51,9 +51,6 @@ STAGES: dict[str, float] = {
 }
 """Stages in their order, and their usual shares of the time."""
 
-_DRAM_SETTINGS = ("chunk", "scales", "crf", "threshold")
-"""What the card of a regression network has to say of its use."""
-
 
 class LesionPipeline:
     """Segment the lesions of chest CTs.
@@ -90,7 +87,7 @@ class LesionPipeline:
         final, segmentation_card = self._load("segmentation")
         self._segmentation = cast(UNet3D, final)
         self.dram_config = weights.settings(
-            self.weights_folder, regression_card, DRAMConfig, _DRAM_SETTINGS
+            self.weights_folder, regression_card, DRAMConfig, dram.CARD_SETTINGS
         )
         self._vessels: UNet3D | None = None
         self._vessel_threshold = 0.0

@@ -222,11 +222,21 @@ class RegressionConfig:
         crf: Dense CRF of the target of the refinement and of the inference.
         refine_after: Steps before the refinement term joins: the target of an untrained map
             teaches nothing.
+        target: Which map the target of the refinement is made of: the ``raw`` one as in the paper
+            (figure 2), or the ``attended`` one.
         gain: Steepness that the map of a lobe gets for that target, about the level above which as
             much of the lobe lies as fraction and score say
             (:func:`DRAMLesionLib.lesions.levels.steepen`); 0, as in the paper, takes the map as it
             is: one that has not got to 0.5 anywhere has no lesion in its target and unlearns what
-            it knows.
+            it knows. Inference steepens its refined map by as much.
+        highest_level: Highest such level. At 0.5 a score can enlarge the target of a map, never
+            shrink it; at 1 both.
+        least_level: Inference does not steepen a map whose dRAM has a lower level than this.
+        refined_by: See :class:`DRAMLesionLib.lesions.dram.DRAMConfig`.
+        loss_scale: ``mean`` averages the interval loss over the batch, with weights whose mean is
+            1. ``sum`` adds it up over the batch, with the inverse of the frequency itself, held
+            between 0.2 and 0.8, as weight: 40 to 50 times as much beside the other terms in
+            batches of ten, which is the scale that the authors' published code has.
         scales: Chunk sizes whose dRAMs inference averages, relative to ``chunk.size``.
         threshold: The refined map means lesion above this value.
         augmentation: Random changes of the data.
@@ -250,7 +260,12 @@ class RegressionConfig:
     vessels: Literal["frangi", "network"] = "frangi"
     crf: CRFConfig = field(default_factory=CRFConfig)
     refine_after: Count = 0
+    target: Literal["raw", "attended"] = "attended"
     gain: NotNegative = 0.0
+    highest_level: Share = 0.5
+    least_level: Share = 0.25
+    refined_by: Literal["crf", "attention"] = "crf"
+    loss_scale: Literal["mean", "sum"] = "mean"
     scales: Annotated[tuple[Scale, ...], Filled()] = (0.8, 1.0, 1.2, 1.5)
     threshold: Share = 0.5
     augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
@@ -269,6 +284,9 @@ class PseudoLabelConfig:
         match_scores: Instead of a fixed threshold, take in each lobe the voxels with the highest
             values, as many as the predicted fraction says, within the interval of the score. A
             weak map is right about the order of the voxels before it is right about their values.
+        amounts: How many those are: ``ranks`` spreads all lobes of a score over its interval, in
+            the order of their predicted fractions; ``clipped`` takes the fraction, clipped to the
+            interval, which is one of its bounds for most lobes.
         fill_vessels: Whether vessels with lesion all around them are lesion too, as readers outline
             it. Suppression takes them out of the map with all the others.
     """
@@ -277,6 +295,7 @@ class PseudoLabelConfig:
     use_scores: bool = True
     refined: bool = True
     match_scores: bool = False
+    amounts: Literal["ranks", "clipped"] = "ranks"
     fill_vessels: bool = False
 
 
@@ -299,6 +318,7 @@ class SegmentationTrainingConfig:
         base_channels: Width of the U-Net; the paper: 32.
         prior: Share of vessel and of lesion that the untrained network starts with.
         beta: Trust in the pseudo-labels, see :func:`Training.learning.losses.bootstrapping_loss`.
+        level: See :class:`DRAMLesionLib.lesions.segmentation.SegmentationConfig`.
         region: ``patch`` counts every voxel of the output; ``lungs`` those inside the lobes.
         centres: ``patch`` centres output patches anywhere in the scan; ``lungs`` on lung voxels.
         lesion_centres: Share of the patches that are centred on a lesion of the pseudo-label
@@ -321,6 +341,7 @@ class SegmentationTrainingConfig:
     base_channels: Width = 8
     prior: Prior = 0.1
     beta: Share = 0.8
+    level: Share = 0.0
     region: Literal["patch", "lungs"] = "lungs"
     centres: Literal["patch", "lungs"] = "lungs"
     lesion_centres: Share = 0.3

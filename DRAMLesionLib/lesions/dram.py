@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from concurrent.futures import as_completed
 from dataclasses import dataclass, field
-from typing import Annotated
+from typing import Annotated, Literal
 
 import numpy as np
 import SimpleITK as sitk
@@ -41,7 +41,9 @@ class DRAMConfig:
         threshold: The refined map means lesion above this value.
         gain: How much the map is steepened about its level before the CRF, see
             :func:`at_its_level`; 0 leaves it as it is.
-        least_level: A lobe whose dRAM has a lower level than this is free of lesions.
+        least_level: A map whose dRAM has a lower level than this is not steepened.
+        refined_by: How the refined map is made: the ``attention`` alone, as in the paper, or after
+            it steepening, vessel suppression and the dense ``crf`` as well.
     """
 
     chunk: ChunkConfig = field(default_factory=ChunkConfig)
@@ -50,6 +52,11 @@ class DRAMConfig:
     threshold: Annotated[float, Between(0, 1)] = 0.5
     gain: Annotated[float, Between(0)] = 12.0
     least_level: Annotated[float, Between(0, 1)] = 0.25
+    refined_by: Literal["crf", "attention"] = "crf"
+
+
+CARD_SETTINGS = ("chunk", "scales", "crf", "threshold")
+"""What the card of a regression network has to say of its use; older ones say no more."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +83,7 @@ class DRAM:
 
     Attributes:
         dram: Multi-scale dRAM pasted back to the scan, float32 in [0, 1], 0 outside the lobes.
-        refined: The same after attention, vessel suppression and dense CRF.
+        refined: The same after attention and what else ``DRAMConfig.refined_by`` says.
         fractions: Predicted lesion fraction of each lobe, the mean of its dRAM (equation 1).
     """
 
@@ -141,20 +148,20 @@ def compute_dram(
         chunk = chunks.cut_chunk(image, labels, lobe, box, config.chunk.size)
         inside = labels[box] == lobe
         dram, attended = multiscale_dram(network, image, labels, chunk, config.scales, device)
-        suppressed = None
-        if vessel_mask is not None:
-            suppressed = vessel_share(vessel_mask, box, config.chunk.size).to(device)
-        if config.gain > 0:
-            attended = at_its_level(dram, attended, chunk.mask.to(device), config)
-        refined_chunk = refine(
-            attended, chunk.image.to(device), chunk.mask.to(device), suppressed, crf
-        )
+        mask = chunk.mask.to(device)
+        if config.refined_by == "crf":
+            suppressed = None
+            if vessel_mask is not None:
+                suppressed = vessel_share(vessel_mask, box, config.chunk.size).to(device)
+            if config.gain > 0:
+                attended = at_its_level(dram, attended, mask, config)
+            attended = refine(attended, chunk.image.to(device), mask, suppressed, crf)
         # lobes do not overlap, though their boxes do
         chunks.paste_chunk(dram, box, inside, raw)
-        chunks.paste_chunk(refined_chunk, box, inside, refined)
-        if vessel_mask is not None:
+        chunks.paste_chunk(attended, box, inside, refined)
+        if vessel_mask is not None and config.refined_by == "crf":
             refined[box][inside & vessel_mask[box]] = 0.0
-        fractions[lobe] = float(dram[chunk.mask.to(device)].mean())
+        fractions[lobe] = float(dram[mask].mean())
 
     boxes = chunks.lobe_boxes(labels)
     edge = config.chunk.size * max(config.scales)

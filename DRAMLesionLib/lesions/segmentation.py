@@ -45,6 +45,10 @@ class SegmentationConfig:
             hilum, and what moves with heart and diaphragm, are thin or half sure.
         rim_share: Components of which a larger share lies within two voxels of the lungs' border
             are that border, and no lesion.
+        level: Lesion is where its probability lies above this; 0 takes the most probable class, as
+            in the paper. A network that learnt with the bootstrapping loss flips a voxel only where
+            more than ``1 / (2 beta)`` of the labels say so, so that a level below one half makes
+            good what it is too careful about.
         cut_margin: Near an end of the scan that cuts the lungs, lesion has to lead by so much.
             Chosen on two slabs of 5 cm, one with COVID-19 and one without.
     """
@@ -56,6 +60,7 @@ class SegmentationConfig:
     sure: Annotated[float, Between(0, 1)] = 0.65
     rim_share: Annotated[float, Between(0, 1)] = 0.9
     cut_margin: Annotated[float, Between(0, 1)] = 0.5
+    level: Annotated[float, Between(0, 1)] = 0.0
 
 
 @torch.no_grad()
@@ -161,26 +166,30 @@ def lesions_on_grid(
         expiration: See :class:`DRAMLesionLib.lesions.density.LungLevel`.
 
     Returns:
-        (k, j, i) margin in [-1, 1], see :func:`lesion_margin`; (k, j, i) bool, the lesions; and
+        (k, j, i) margin, see :func:`lesion_margin`; (k, j, i) bool, the lesions; and
         (k, j, i) bool, what the network called lesion and
         :func:`DRAMLesionLib.lesions.gravity.dependent_density` did not.
     """
-    margin = surer_at_cut_ends(lesion_margin(probabilities), lungs, config)
+    margin = surer_at_cut_ends(lesion_margin(probabilities, config.level), lungs, config)
     found = (margin > 0) & lungs
     dependent = dependent_density(hu, lungs, found, config.spacing, expiration)
     found = near_sure(found & ~dependent, probabilities[LESION], config)
     return margin, drop_false_components(found, lungs, config), dependent
 
 
-def lesion_margin(probabilities: np.ndarray) -> np.ndarray:
-    """Return by how much lesion is the most probable class, (k, j, i) in [-1, 1].
+def lesion_margin(probabilities: np.ndarray, level: float = 0.0) -> np.ndarray:
+    """Return by how much lesion is the most probable class, (k, j, i) in [-2, 2].
 
     A voxel is lesion where this is positive. The margin, unlike the label, can be brought to
     another grid by linear interpolation.
 
     Args:
         probabilities: (3, k, j, i) from :func:`segment`.
+        level: Instead, by how much it lies above this level, doubled: at 0.5 as much as among two
+            classes.
     """
+    if level > 0:
+        return 2.0 * (probabilities[LESION] - np.float32(level))
     return probabilities[LESION] - np.maximum(probabilities[BACKGROUND], probabilities[VESSEL])
 
 

@@ -1,6 +1,7 @@
 import hashlib
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ import torch
 from DRAMLesionLib import weights
 from DRAMLesionLib.devices import pick_device
 from DRAMLesionLib.errors import InputError, OutputError, WeightsError
-from DRAMLesionLib.lesions.dram import DRAMConfig
+from DRAMLesionLib.lesions.dram import CARD_SETTINGS, DRAMConfig
 from DRAMLesionLib.lesions.segmentation import SegmentationConfig
 from DRAMLesionLib.networks.unet import UNet3D
 from DRAMLesionLib.vessels.masks import VesselSettings
@@ -173,10 +174,22 @@ def _with_sum(path):
     card.write_text(json.dumps(json.loads(card.read_text()) | {"sha256": digest}))
 
 
+def test_a_card_of_before_there_was_a_choice_means_what_it_meant(tmp_path):
+    card = weights.read_card(weights.BUNDLED, "regression")
+    known = {name: card.config[name] for name in CARD_SETTINGS}
+    crf = {name: known["crf"][name] for name in known["crf"] if name != "reference_size"}
+    old = replace(card, config={**known, "crf": crf})
+    found = weights.settings(tmp_path, old, DRAMConfig, CARD_SETTINGS)
+    assert (found.gain, found.least_level, found.refined_by) == (12.0, 0.25, "crf")
+    final = weights.read_card(weights.BUNDLED, "segmentation")
+    old = replace(final, config={"spacing": 1.5})
+    assert weights.settings(tmp_path, old, SegmentationConfig, ("spacing",)).level == 0.0
+
+
 @pytest.mark.parametrize("name", ["regression", "segmentation", "vessels"])
 def test_damaged_cards_are_refused_or_work_and_never_end_in_a_traceback(name, tmp_path):
     kind, needed = {
-        "regression": (DRAMConfig, ("chunk", "scales", "crf", "threshold")),
+        "regression": (DRAMConfig, CARD_SETTINGS),
         "segmentation": (SegmentationConfig, ("spacing",)),
         "vessels": (VesselSettings, ()),
     }[name]

@@ -41,6 +41,8 @@ def test_paper_has_the_figures_of_the_paper():
     assert regression.vessels == "network"
     assert regression.balance == "loss"
     assert regression.sizes == ()
+    assert (regression.target, regression.gain, regression.refined_by) == ("raw", 0.0, "attention")
+    assert regression.loss_scale == "sum"
     assert config.vessels.threshold == 0.7
     assert config.vessels.source == "scans"
     assert not config.prepare.vessel_guards

@@ -10,6 +10,7 @@
     segmentation/image.npy float16, windowed to [0, 1], the whole scan on the final network's grid
     segmentation/lobes.npy uint8, same grid
     segmentation/labels.npy uint8, pseudo-label: 0 background, 1 vessel, 2 lesion
+    segmentation/map.npy   float32, what the label is made of, until it is made
 
 All arrays are (k, j, i), and are opened as memory maps, so that reading a part reads no more. Each
 file ends with its checksum (:mod:`Training.learning.seals`). The stage that makes an array verifies
@@ -42,7 +43,7 @@ from Training.learning import seals
 INDEX, META = "index.json", "meta.json"
 _CHECKSUM = "checksum"
 VESSELS, VESSELS_BY_NETWORK = "regression/vessels", "regression/vessels_network"
-LABELS = "segmentation/labels"
+LABELS, MAP = "segmentation/labels", "segmentation/map"
 PREPARED = ("regression/image", "regression/lobes", "segmentation/image", "segmentation/lobes")
 """Arrays that every prepared case has."""
 
@@ -169,6 +170,10 @@ class CachedCase:
                 np.save(file, values, allow_pickle=False)
             seals.seal(part)
 
+    def remove(self, name: str) -> None:
+        """Remove an array if it is there."""
+        self._path(name).unlink(missing_ok=True)
+
     def _path(self, name: str) -> Path:
         return self.folder / f"{name}.npy"
 
@@ -186,7 +191,9 @@ def _checksum(content: dict[str, Any]) -> str:
 
 
 def _remedy(name: str) -> str:
-    stage = {VESSELS_BY_NETWORK: "vessels", LABELS: "pseudolabels"}.get(name, "prepare")
+    stage = {VESSELS_BY_NETWORK: "vessels", LABELS: "pseudolabels", MAP: "pseudolabels"}.get(
+        name, "prepare"
+    )
     return f"run the stage {stage!r}, which makes it anew"
 
 

@@ -85,7 +85,8 @@ class LobeChunks(Dataset):
         if not self.items:
             message = "no lobe of the prepared cases has a score to train on"
             raise InputError(message)
-        self.weights = inverse_frequency_weights(item[3] for item in self.items)
+        scores = [item[3] for item in self.items]
+        self.weights = inverse_frequency_weights(scores, config.loss_scale)
         self._by_score = [
             [n for n, item in enumerate(self.items) if item[3] == score] for score in self.weights
         ]

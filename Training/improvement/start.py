@@ -9,7 +9,7 @@ from typing import cast
 from torch import nn
 
 from DRAMLesionLib import weights
-from DRAMLesionLib.lesions.dram import DRAMConfig
+from DRAMLesionLib.lesions.dram import CARD_SETTINGS, DRAMConfig
 from DRAMLesionLib.lesions.segmentation import SegmentationConfig
 from DRAMLesionLib.networks.local import is_local
 from DRAMLesionLib.networks.regression import RegressionNetwork
@@ -23,7 +23,6 @@ from Training.stages.segmentation import NAME as SEGMENTATION
 from Training.stages.vessels import NAME as VESSELS
 
 _NAMES: tuple[NetworkName, ...] = ("regression", "segmentation", "vessels")
-_DRAM_SETTINGS = ("chunk", "scales", "crf", "threshold")
 _STEP = 8
 """Chunk sizes are multiples of it."""
 
@@ -83,7 +82,7 @@ def read_start(folder: Path, config: Config) -> Start:
     for name in _NAMES:
         if name != "vessels" or weights.has_network(folder, name):
             networks[name], cards[name] = weights.load_network(folder, name)
-    shared = weights.settings(folder, cards["regression"], DRAMConfig, _DRAM_SETTINGS)
+    shared = weights.settings(folder, cards["regression"], DRAMConfig, CARD_SETTINGS)
     final = weights.settings(folder, cards["segmentation"], SegmentationConfig, ("spacing",))
     first = cast(RegressionNetwork, networks["regression"])
     last = cast(UNet3D, networks["segmentation"])
@@ -94,6 +93,9 @@ def read_start(folder: Path, config: Config) -> Start:
         scales=shared.scales,
         crf=shared.crf,
         threshold=shared.threshold,
+        gain=shared.gain,
+        least_level=shared.least_level,
+        refined_by=shared.refined_by,
         base_channels=first.unet.base_channels,
         attention=first.attention is not None,
         local=is_local(first.unet),
@@ -103,6 +105,7 @@ def read_start(folder: Path, config: Config) -> Start:
     segmentation = replace(
         config.segmentation,
         spacing=final.spacing,
+        level=final.level,
         base_channels=last.base_channels,
         local=is_local(last),
         start="scratch",

@@ -1,13 +1,15 @@
 """The loss terms (equations 1 to 4 of the paper).
 
 Every term is a mean over samples of a value that depends on one sample alone: so the losses of one
-process with a batch and of several with its parts are the same.
+process with a batch and of several with its parts are the same. Only the interval loss can be a sum
+instead, as in the authors' code; then its weight grows with the batch of a process.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -29,7 +31,11 @@ def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
 
 
 def interval_regression_loss(
-    fraction: Tensor, lower: Tensor, upper: Tensor, weight: Tensor | None = None
+    fraction: Tensor,
+    lower: Tensor,
+    upper: Tensor,
+    weight: Tensor | None = None,
+    scale: Literal["mean", "sum"] = "mean",
 ) -> Tensor:
     """Return equation 1: how far a lesion fraction lies outside of its score's interval.
 
@@ -40,19 +46,24 @@ def interval_regression_loss(
         lower: (batch,) lower bound r_l.
         upper: (batch,) upper bound r_u.
         weight: (batch,) weight of each lobe, see :func:`inverse_frequency_weights`; 1 if left out.
+        scale: ``sum`` leaves the weighted sum over the batch as it is.
 
     Returns:
-        Weighted sum over the batch, divided by the size of the batch.
+        Weighted sum over the batch; with ``mean``, divided by the size of the batch.
     """
     middle, half = (lower + upper) / 2.0, (upper - lower) / 2.0
     loss = ((fraction - middle) ** 2 - half**2).clamp_min(0.0)
-    return (loss if weight is None else weight * loss).mean()
+    weighted = loss if weight is None else weight * loss
+    return weighted.sum() if scale == "sum" else weighted.mean()
 
 
-def inverse_frequency_weights(scores: Iterable[int]) -> dict[int, float]:
+def inverse_frequency_weights(
+    scores: Iterable[int], scale: Literal["mean", "sum"] = "mean"
+) -> dict[int, float]:
     """Return the weight of each score: the inverse of its frequency in the training set.
 
-    Scaled so that the mean weight over the training set is 1.
+    With ``mean`` scaled so that the mean weight over the training set is 1. With ``sum`` it is the
+    inverse itself, of a frequency held between 0.2 and 0.8.
 
     Raises:
         ValueError: If there are no scores.
@@ -62,6 +73,8 @@ def inverse_frequency_weights(scores: Iterable[int]) -> dict[int, float]:
         message = "there is no score to take frequencies of"
         raise ValueError(message)
     total = sum(counts.values())
+    if scale == "sum":
+        return {s: 1.0 / min(max(n / total, 0.2), 0.8) for s, n in sorted(counts.items())}
     return {score: total / (len(counts) * count) for score, count in sorted(counts.items())}
 
 

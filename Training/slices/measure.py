@@ -139,8 +139,8 @@ def network_finder(
     Args:
         folder: Folder with the weights.
         lungs_mm: Width of both lungs together.
-        threshold: Lesion where its probability is above; where it is the most probable class if
-            left out, as in the pipeline.
+        threshold: Lesion where its probability is above; as the card says if left out, as in the
+            pipeline.
         types: Whether the types of the lesions are told as well.
 
     Raises:
@@ -148,7 +148,8 @@ def network_finder(
     """
     module, card = weights.load_network(folder, "segmentation")
     network = cast(UNet3D, module)
-    spacing = weights.settings(folder, card, SegmentationConfig, ("spacing",)).spacing
+    config = weights.settings(folder, card, SegmentationConfig, ("spacing",))
+    spacing = config.spacing
 
     def find(grey: np.ndarray) -> Found:
         try:
@@ -158,7 +159,9 @@ def network_finder(
         if not prepared.lungs.any():
             return nothing_found(grey, "no lung was found")
         shares = flat_probabilities(network, prepared.hu, CHEST_WALL_HU)
-        margin = lesion_margin(shares) if threshold is None else shares[LESION] - threshold
+        margin = lesion_margin(shares, config.level)
+        if threshold is not None:
+            margin = shares[LESION] - threshold
         lungs = to_picture(prepared.lungs > 0, grey) > 0.5
         probability = np.clip(to_picture(shares[LESION], grey), 0.0, 1.0) * lungs
         mask = (to_picture(margin, grey) > 0) & lungs
@@ -169,11 +172,12 @@ def network_finder(
             kinds = types_on_picture(type_slice(prepared, lesion, vessel), grey) * mask
         return Found(mask, probability, lungs, prepared.pixel_mm, types=kinds)
 
+    level = config.level if threshold is None else threshold
     settings = {
         "method": "final segmentation network on the slice repeated without end",
         "weights_sha256": card.sha256,
         "spacing_mm": spacing,
-        "lesion": "most probable class" if threshold is None else f"probability > {threshold}",
+        "lesion": f"probability > {level}" if level else "most probable class",
         **preparation_settings(lungs_mm),
     }
     return find, settings

@@ -1,8 +1,9 @@
 """Write trained networks as the safetensors with cards that the library loads.
 
 ``config`` of the regression's card: ``chunk`` (spacing in mm, size), ``scales``, ``crf``,
-``threshold``; of the vessels' card: ``spacing`` in mm, ``threshold``; of the segmentation's card:
-``spacing`` in mm. ``NAME.training.yaml`` beside each are the settings of the training.
+``threshold``, ``gain``, ``least_level``, ``refined_by``; of the vessels' card: ``spacing`` in mm,
+``threshold``; of the segmentation's card: ``spacing`` in mm. ``NAME.training.yaml`` beside each are
+the settings of the training.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from Training.dataset.cache import CachedCase, for_lesions
 from Training.dataset.sampling import clear_lobes
 from Training.learning.engine import last_logged, read_checkpoint
 from Training.stages import segmentation
+from Training.stages.pseudolabels import dram_config
 
 NAME = "export"
 _FILES = tuple(
@@ -74,12 +76,7 @@ def _export_ours(folder: Path, cases: Sequence[CachedCase], output: Path, config
     settings = config.regression
     arguments = {"base_channels": settings.base_channels, "attention": settings.attention}
     network = RegressionNetwork(settings.base_channels, settings.attention)
-    card = {
-        "chunk": to_plain(settings.chunk),
-        "scales": list(settings.scales),
-        "crf": to_plain(settings.crf),
-        "threshold": settings.threshold,
-    }
+    card = to_plain(dram_config(settings))
     description = {"type": "RegressionNetwork", "arguments": arguments}
     _export(network, "regression", description, card, folder, output, config, given)
 
@@ -91,7 +88,7 @@ def _export_ours(folder: Path, cases: Sequence[CachedCase], output: Path, config
         "padding": "valid",
     }
     description = {"type": "UNet3D", "arguments": shape}
-    card = {"spacing": final.spacing}
+    card = {"spacing": final.spacing, "level": final.level}
     _export(UNet3D(**shape), "segmentation", description, card, folder, output, config, given)
 
 

@@ -35,13 +35,13 @@ from DRAMLesionLib.images.intensity import HU_MAX, HU_MIN
 from DRAMLesionLib.lesions import segmentation
 from DRAMLesionLib.lesions.dram import DRAM, DRAMConfig, compute_dram
 from DRAMLesionLib.lesions.segmentation import SegmentationConfig
-from DRAMLesionLib.lesions.severity import score_to_interval
+from DRAMLesionLib.lesions.severity import MAX_SCORE, score_to_interval
 from DRAMLesionLib.lobes import Lobe
 from DRAMLesionLib.networks.regression import RegressionNetwork
 from DRAMLesionLib.networks.unet import UNet3D
 from DRAMLesionLib.typed import Between, read_json
-from Training.config import Config
-from Training.dataset.cache import BACKGROUND, LABELS, LESION, VESSEL, CachedCase, for_lesions
+from Training.config import Config, RegressionConfig
+from Training.dataset.cache import BACKGROUND, LABELS, LESION, MAP, VESSEL, CachedCase, for_lesions
 from Training.dataset.files import LobeName
 from Training.dataset.labels import label_on, read_pseudolabel
 from Training.learning.engine import checkpoint_sum, read_checkpoint
@@ -51,6 +51,9 @@ from Training.stages.regression import NAME as REGRESSION
 from Training.stages.regression import RegressionExperiment
 
 NAME = "pseudolabels"
+_FILLINGS = 3
+"""How often the amount of the map is corrected for the vessels that were filled."""
+
 _AROUND_VOXELS = 7
 """Edge of the cube that decides what a vessel lies in."""
 
@@ -68,6 +71,7 @@ class PseudoLabelTask:
         teacher: Folder of the run whose network makes the map.
         networks: Checksums of that network and of the regression, and the settings.
         given: Label in the data set that takes the place of the computed one.
+        shares: How much of each lobe is to be lesion; left to the case alone if left out.
     """
 
     case: CachedCase
@@ -76,6 +80,7 @@ class PseudoLabelTask:
     teacher: Path
     networks: tuple[str, str, str]
     given: Path | None = None
+    shares: Mapping[Lobe, float] | None = None
 
     @property
     def file(self) -> Path:
@@ -97,7 +102,8 @@ class PseudoLabelTask:
     @cached_property
     def computed_from(self) -> str:
         """Checksum of all that the label hangs on."""
-        return _sum_of(self.networks[0], self.regressed_from)
+        others = () if self.shares is None else (repr(sorted(self.shares.items())),)
+        return _sum_of(self.networks[0], self.regressed_from, *others)
 
 
 @dataclass(frozen=True)
@@ -111,6 +117,7 @@ class Note:
         labels: Checksum of the array in the cache that belongs to it.
         fractions: Lesion fractions of the lobes, as the regression says.
         regressed_from: Checksum of all that these hang on.
+        map: Checksum of the map in the cache that was computed with them and waits for its label.
     """
 
     computed_from: str = ""
@@ -119,6 +126,7 @@ class Note:
     labels: str = ""
     fractions: dict[LobeName, Annotated[float, Between(0, 1)]] = field(default_factory=dict)
     regressed_from: str = ""
+    map: str = ""
 
 
 def make_pseudolabels(
@@ -153,6 +161,11 @@ def make_pseudolabels(
     tasks = [
         PseudoLabelTask(c, output, config, teacher, networks, given.get(c.name)) for c in cases
     ]
+    matched = config.pseudolabels.match_scores
+    if matched and config.pseudolabels.amounts == "ranks":
+        tasks = _with_ranked_shares(tasks, config, report, lambda done: progress(done / 2))
+        # the two halves of the work
+        honest, progress = progress, lambda done: honest((1 + done) / 2)
     work = in_workers(
         _make_label,
         tasks,
@@ -165,6 +178,102 @@ def make_pseudolabels(
         progress(number / len(tasks))
 
 
+def _with_ranked_shares(
+    tasks: Sequence[PseudoLabelTask],
+    config: Config,
+    report: Report,
+    progress: Callable[[float], None],
+) -> list[PseudoLabelTask]:
+    """Return the tasks with the shares that their lobes get beside all others of one score."""
+    work = in_workers(
+        _regress,
+        tasks,
+        config.pseudolabels.workers,
+        case=lambda task: task.case.name,
+        setting="pseudolabels.workers",
+    )
+    found: dict[str, Mapping[Lobe, float]] = {}
+    for number, (task, fractions) in enumerate(work, start=1):
+        if fractions is not None:
+            found[task.case.name] = fractions
+        report(f"{number}/{len(tasks)} {task.case.name}: how much of each lobe is lesion")
+        progress(number / len(tasks))
+    shares = ranked_shares({t.case.name: t.case.scores for t in tasks}, found)
+    return [
+        replace(task, shares=shares[task.case.name]) if task.case.name in found else task
+        for task in tasks
+    ]
+
+
+def _regress(task: PseudoLabelTask) -> Mapping[Lobe, float] | None:
+    """Return the lesion fractions of a scan; None if its label hangs on none of them.
+
+    They are written down, and the map that was computed with them is kept until the label is made.
+    """
+    note = _read_note(task)
+    if task.given is not None or _is_edited(_checksum(task.file), note):
+        return None
+    lobes = np.asarray(task.case.load("segmentation/lobes"))
+    if task.config.pseudolabels.use_scores and _is_free(task.case, lobes):
+        return None
+    if note.regressed_from != task.regressed_from:
+        maps = compute_maps(task.case, task.teacher.with_name(REGRESSION), task.config)
+        shares = {lobe.name: share for lobe, share in maps.fractions.items()}
+        kept = ""
+        if task.teacher.name == REGRESSION:
+            task.case.save(MAP, _values(maps, task.case, task.config))
+            kept = task.case.checksum(MAP)
+        note = replace(
+            note,
+            fractions=cast(dict[LobeName, float], shares),
+            regressed_from=task.regressed_from,
+            map=kept,
+        )
+        _write_note(task, note)
+    return {Lobe[name]: share for name, share in note.fractions.items()}
+
+
+def ranked_shares(
+    scores: Mapping[str, Mapping[Lobe, int | None]], fractions: Mapping[str, Mapping[Lobe, float]]
+) -> dict[str, dict[Lobe, float]]:
+    """Spread the lobes of each score over its interval, in the order of their predicted fractions.
+
+    A young network knows which of two lobes has more lesion before it knows how much. Its
+    fractions, clipped to the interval, would lie on a bound for most of the lobes.
+
+    Args:
+        scores: Of each lobe, by case.
+        fractions: What the regression says, by case; only these cases are ranked.
+
+    Returns:
+        By case, the share of each lobe: the middle of its place among the lobes of its score. A
+        lobe without a score keeps its fraction.
+    """
+    shares: dict[str, dict[Lobe, float]] = {name: dict(found) for name, found in fractions.items()}
+    for score in range(MAX_SCORE + 1):
+        low, high = score_to_interval(score)
+        ranked = sorted(
+            (fraction, name, lobe)
+            for name, found in fractions.items()
+            for lobe, fraction in found.items()
+            if scores[name].get(lobe) == score
+        )
+        for place, (_, name, lobe) in enumerate(ranked):
+            shares[name][lobe] = low + (high - low) * (place + 0.5) / len(ranked)
+    return shares
+
+
+def clipped_shares(
+    scores: Mapping[Lobe, int | None], fractions: Mapping[Lobe, float]
+) -> dict[Lobe, float]:
+    """Return each lobe's predicted fraction, clipped to the interval of its score if it has one."""
+    shares = {}
+    for lobe, score in scores.items():
+        allowed = (0.0, 1.0) if score is None else score_to_interval(score)
+        shares[lobe] = float(np.clip(fractions.get(lobe, 0.0), *allowed))
+    return shares
+
+
 def _make_label(task: PseudoLabelTask) -> str:
     """Make one label unless it is there; returns what was done."""
     note = _read_note(task)
@@ -173,11 +282,17 @@ def _make_label(task: PseudoLabelTask) -> str:
         return _take_by_hand(task, note)
     sound = task.case.is_sound(LABELS) and task.case.checksum(LABELS) == note.labels
     if sound and found == note.file and note.computed_from == task.computed_from:
+        task.case.remove(MAP)  # a run may have been killed before it came to that
         return f"{task.case.name}: there already"
     known = None
     if note.fractions and note.regressed_from == task.regressed_from:
         known = {Lobe[name]: share for name, share in note.fractions.items()}
-    labels, fractions = compute_label(task.case, task.teacher, task.config, known)
+    kept = None
+    if known is not None and note.map and task.case.checksum(MAP) == note.map:
+        kept = np.array(task.case.load(MAP))
+    labels, fractions = compute_label(
+        task.case, task.teacher, task.config, known, task.shares, kept
+    )
     grid = grid_image(task.case.meta["grids"]["segmentation"])
     shares = {lobe.name: share for lobe, share in fractions.items()}
     try:
@@ -186,8 +301,9 @@ def _make_label(task: PseudoLabelTask) -> str:
         return _take_by_hand(task, note)
     task.case.save(LABELS, labels)
     checksum = task.case.checksum(LABELS)
-    note = replace(note, computed_from=task.computed_from, before="", labels=checksum)
+    note = replace(note, computed_from=task.computed_from, before="", labels=checksum, map="")
     _write_note(task, note)
+    task.case.remove(MAP)
     share = float(
         (labels == LESION).sum() / max((task.case.load("segmentation/lobes") > 0).sum(), 1)
     )
@@ -224,6 +340,7 @@ def _take_by_hand(task: PseudoLabelTask, note: Note) -> str:
     task.case.save(LABELS, _by_hand(task.given or task.file, task.case))
     # so that the label is computed again once the corrected one is taken away
     _write_note(task, replace(note, computed_from="by hand"))
+    task.case.remove(MAP)
     return f"{task.case.name}: {'from the data set' if task.given else 'edited by hand, kept'}"
 
 
@@ -250,7 +367,12 @@ def _write_note(task: PseudoLabelTask, note: Note) -> None:
 
 
 def compute_label(
-    case: CachedCase, teacher: Path, config: Config, fractions: Mapping[Lobe, float] | None = None
+    case: CachedCase,
+    teacher: Path,
+    config: Config,
+    fractions: Mapping[Lobe, float] | None = None,
+    shares: Mapping[Lobe, float] | None = None,
+    values: np.ndarray | None = None,
 ) -> tuple[np.ndarray, Mapping[Lobe, float]]:
     """Compute a scan's label: 0 background, 1 vessel, 2 lesion.
 
@@ -262,6 +384,10 @@ def compute_label(
         teacher: Folder of the run whose network makes the map.
         config: All settings.
         fractions: Lesion fractions of the lobes, if the regression has been asked already.
+        shares: How much of each lobe is to be lesion where ``match_scores`` holds; from fractions
+            and scores of this case alone if left out.
+        values: The regression's map on the grid of the final network, if it is known with the
+            fractions.
 
     Returns:
         (k, j, i) uint8 on the grid of the final network, and the lesion fractions of the lobes;
@@ -276,24 +402,26 @@ def compute_label(
     if config.pseudolabels.use_scores and _is_free(case, lobes):
         return labels, {}
     of_regression = teacher.name == REGRESSION
-    if of_regression or fractions is None:
+    if fractions is None or (of_regression and values is None):
         maps = compute_maps(case, teacher.with_name(REGRESSION), config)
-        fractions = maps.fractions
+        fractions, values = maps.fractions, _values(maps, case, config)
     if of_regression:
-        chosen = maps.refined if config.pseudolabels.refined else maps.dram
-        values = geometry.array(geometry.resample(chosen, target))
+        assert values is not None  # noqa: S101
         lesion = values > config.regression.threshold
         eligible = lobes * (labels != VESSEL)
     else:
-        shares = final_probabilities(case, teacher, config)
-        values, lesion, eligible = shares[LESION], segmentation.lesion_margin(shares) > 0, lobes
+        three = final_probabilities(case, teacher, config)
+        values, eligible = three[LESION], lobes
+        lesion = segmentation.lesion_margin(three, config.segmentation.level) > 0
+    fill = config.pseudolabels.fill_vessels
     if config.pseudolabels.match_scores:
-        lesion = _most_likely(values, eligible, case, fractions)
+        shares = clipped_shares(case.scores, fractions) if shares is None else shares
+        return _matched(values, labels, lobes, eligible, shares, fill), fractions
     if config.pseudolabels.use_scores:
         clear = [lobe for lobe, score in case.scores.items() if score == 0]
         lesion &= ~np.isin(lobes, clear)
     labels[lesion] = LESION
-    if config.pseudolabels.fill_vessels:
+    if fill:
         labels[_vessels_in_lesions(labels, lobes)] = LESION
     return labels, fractions
 
@@ -301,6 +429,49 @@ def compute_label(
 def _is_free(case: CachedCase, lobes: np.ndarray) -> bool:
     """Tell whether each lobe of a scan is scored 0, so that no network has to be asked."""
     return all(case.scores.get(lobe) == 0 for lobe in Lobe if (lobes == lobe).any())
+
+
+def _values(maps: DRAM, case: CachedCase, config: Config) -> np.ndarray:
+    """Return the map that labels are made of, on the grid of the final network."""
+    chosen = maps.refined if config.pseudolabels.refined else maps.dram
+    grid = grid_image(case.meta["grids"]["segmentation"])
+    return geometry.array(geometry.resample(chosen, grid))
+
+
+def _matched(
+    values: np.ndarray,
+    labels: np.ndarray,
+    lobes: np.ndarray,
+    eligible: np.ndarray,
+    shares: Mapping[Lobe, float],
+    fill: bool,
+) -> np.ndarray:
+    """Return labels in which as much of each lobe is lesion as it should be.
+
+    A share is one of the whole lobe, vessels included: what vessels take away from the map is made
+    up by more of the map or, where vessels within lesions are filled, by these.
+
+    Args:
+        values: (k, j, i) map.
+        labels: (k, j, i) vessels and background.
+        lobes: (k, j, i) lobes.
+        eligible: The same, 0 where the map may not say lesion.
+        shares: How much of each lobe is to be lesion.
+        fill: Whether vessels with lesion all around them are lesion too.
+    """
+    wanted = {
+        lobe: round(share * np.count_nonzero(lobes == lobe)) for lobe, share in shares.items()
+    }
+    counts = dict(wanted)
+    for _ in range(_FILLINGS):
+        found = labels.copy()
+        found[_most_likely(values, eligible, counts)] = LESION
+        if not fill:
+            break
+        found[_vessels_in_lesions(found, lobes)] = LESION
+        there = np.bincount(lobes[found == LESION], minlength=len(Lobe) + 1)
+        counts = {lobe: counts[lobe] + wanted[lobe] - int(there[lobe]) for lobe in wanted}
+    return found
 
 
 def final_probabilities(case: CachedCase, run: Path, config: Config) -> np.ndarray:
@@ -353,8 +524,21 @@ def compute_maps(case: CachedCase, run: Path, config: Config) -> DRAM:
         geometry.image_like(_hu(case, "regression/image"), grid),
         geometry.image_like(np.array(case.load("regression/lobes")), grid),
         _vessel_image(case, config) if settings.suppress_vessels else None,
-        DRAMConfig(settings.chunk, settings.scales, settings.crf, settings.threshold),
+        dram_config(settings),
         torch.device("cpu"),
+    )
+
+
+def dram_config(settings: RegressionConfig) -> DRAMConfig:
+    """Return what inference has to know of a regression: what its card says."""
+    return DRAMConfig(
+        chunk=settings.chunk,
+        scales=settings.scales,
+        crf=settings.crf,
+        threshold=settings.threshold,
+        gain=settings.gain,
+        least_level=settings.least_level,
+        refined_by=settings.refined_by,
     )
 
 
@@ -373,21 +557,20 @@ def _vessels_in_lesions(labels: np.ndarray, lobes: np.ndarray) -> np.ndarray:
     return (labels == VESSEL) & (lobes > 0) & (lesion > 0.5 * lung) & (lesion > 0)
 
 
-def _most_likely(
-    values: np.ndarray, lobes: np.ndarray, case: CachedCase, fractions: Mapping[Lobe, float]
-) -> np.ndarray:
-    """Return in each lobe the voxels of highest value, as many as its score allows."""
+def _most_likely(values: np.ndarray, lobes: np.ndarray, counts: Mapping[Lobe, int]) -> np.ndarray:
+    """Return in each lobe the voxels of highest value.
+
+    Args:
+        values: (k, j, i) map.
+        lobes: (k, j, i) lobes, 0 where nothing may be taken.
+        counts: How many voxels to take.
+    """
     lesion = np.zeros(values.shape, dtype=bool)
-    for lobe, score in case.scores.items():
+    for lobe, count in counts.items():
         inside = np.flatnonzero(lobes == lobe)
-        if score == 0 or not inside.size:
-            continue
-        # without a score, what the regression says is all that is known
-        allowed = (0.0, 1.0) if score is None else score_to_interval(score)
-        share = float(np.clip(fractions.get(lobe, 0.0), *allowed))
         # by rank: a cut at a quantile would lose all voxels of a map that is 1 almost everywhere
         order = np.argsort(values.flat[inside], kind="stable")
-        lesion.flat[inside[order[inside.size - round(share * inside.size) :]]] = True
+        lesion.flat[inside[order[max(0, inside.size - max(0, count)) :]]] = True
     return lesion
 
 

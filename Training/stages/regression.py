@@ -76,14 +76,18 @@ class RegressionExperiment(Experiment):
         weights = asdict(self.config.weights)
         terms = {
             "regression": losses.interval_regression_loss(
-                fraction, batch["lower"].float(), batch["upper"].float(), batch["weight"].float()
+                fraction,
+                batch["lower"].float(),
+                batch["upper"].float(),
+                batch["weight"].float(),
+                self.config.loss_scale,
             ),
             "entropy": losses.entropy(dram, mask),
         }
         if weights["equivariance"] > 0:
             terms["equivariance"] = self._equivariance(network, batch, probability)
         if weights["refinement"] > 0 and step >= self.config.refine_after:
-            target = self._target(attended, fraction, batch)
+            target = self._target(self._source(dram, attended), fraction, batch)
             terms["refinement"] = losses.bootstrapping_loss(
                 losses.two_class_logits(attended), target, mask[:, 0], self.config.beta
             )
@@ -124,7 +128,7 @@ class RegressionExperiment(Experiment):
         with torch.no_grad():
             dram, attended = network(batch["image"])
             fraction = losses.masked_mean(torch.sigmoid(dram), batch["mask"])
-            target = self._target(attended, fraction, batch)
+            target = self._target(self._source(dram, attended), fraction, batch)
         mask = batch["mask"][0, 0]
         maps = (torch.sigmoid(logit[0, 0].float()) * mask for logit in (dram, attended))
         row = row_of_slices(batch["image"][0, 0], *maps, target[0])
@@ -149,10 +153,13 @@ class RegressionExperiment(Experiment):
         transformed = torch.sigmoid(network(image).dram)
         return losses.equivariance(transformed, reference, inside & known)
 
+    def _source(self, dram: Tensor, attended: Tensor) -> Tensor:
+        return dram if self.config.target == "raw" else attended
+
     @torch.no_grad()
-    def _target(self, attended: Tensor, fraction: Tensor, batch: dict[str, Tensor]) -> Tensor:
+    def _target(self, logits: Tensor, fraction: Tensor, batch: dict[str, Tensor]) -> Tensor:
         """Return the refinement's target (figure 3): (batch, k, j, i), 1 where lesion."""
-        foreground = torch.sigmoid(attended.detach().float())
+        foreground = torch.sigmoid(logits.detach().float())
         if self.config.gain > 0:
             foreground = self._at_the_score(foreground, fraction, batch)
         foreground = foreground * batch["mask"]
@@ -168,8 +175,9 @@ class RegressionExperiment(Experiment):
     ) -> Tensor:
         """Steepen maps about the level above which as much lies as fraction and score say."""
         shares = fraction.clamp(batch["lower"].to(fraction), batch["upper"].to(fraction)).tolist()
+        gain, highest = self.config.gain, self.config.highest_level
         maps = [
-            steepen(one, mask, share, self.config.gain) if mask.any() else one
+            steepen(one, mask, share, gain, highest) if mask.any() else one
             for one, mask, share in zip(foreground, batch["mask"], shares, strict=True)
         ]
         return torch.stack(maps)

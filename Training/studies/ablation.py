@@ -356,7 +356,8 @@ def _context(case: CachedCase, row: Row) -> tuple[sitk.Image, sitk.Image, dict[L
     probabilities = final_probabilities(case, row.folder / segmentation_stage.NAME, row.config)
     grid = grid_image(case.meta["grids"]["segmentation"])
     lesion = geometry.image_like(probabilities[segmentation.LESION], grid)
-    return lesion, geometry.image_like(segmentation.lesion_margin(probabilities), grid), {}
+    margin = segmentation.lesion_margin(probabilities, row.config.segmentation.level)
+    return lesion, geometry.image_like(margin, grid), {}
 
 
 def _on(case: CachedCase, name: str, target: sitk.Image, how: Any) -> np.ndarray:

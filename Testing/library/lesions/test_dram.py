@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import SimpleITK as sitk
@@ -64,6 +66,26 @@ def test_vessels_are_taken_out_of_the_refined_map_alone(scan):
     assert geometry.array(result.dram)[on_vessel].mean() > 0.5
     assert (geometry.array(result.refined)[on_vessel] == 0).all()
     assert geometry.array(result.refined)[6:14, 8:28, 6:16].min() > 0.9
+
+
+def test_as_in_the_paper_the_refined_map_is_the_attentions_output(scan):
+    ct, lobes, hu, _ = scan
+
+    class Half(Bright):
+        def forward(self, image):
+            logit, _ = super().forward(image)
+            return RegressionOutput(logit / 10.0, logit / 10.0 - 1.0)
+
+    vessels = geometry.image_like((hu > 0).astype(np.uint8), ct)
+    config = replace(CONFIG, refined_by="attention", scales=(1.0,))
+    result = compute_dram(Half(), ct, lobes, vessels, config)
+    raw, refined = (geometry.array(m) for m in (result.dram, result.refined))
+    inside = raw > 0.1
+    assert inside.mean() > 0.2
+    # the sigmoid of a logit that is lower by 1; chunks are pasted back by interpolation
+    expected = 1 / (1 + np.exp(1 - np.log(raw[inside] / (1 - raw[inside]))))
+    assert np.abs(refined[inside] - expected).mean() < 0.02
+    assert refined[hu > 0].mean() > 0.2
 
 
 def test_refining_follows_the_edge_of_the_image():

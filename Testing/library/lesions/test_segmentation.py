@@ -71,6 +71,17 @@ def test_where_no_lung_is_there_is_background_and_progress_reaches_one(network):
     assert seen[-1] == 1.0
 
 
+def test_at_a_level_lesion_is_where_its_probability_lies_above():
+    shares = np.array([[0.5, 0.7, 0.1], [0.05, 0.1, 0.45], [0.45, 0.2, 0.45]], dtype=np.float32)
+    probabilities = shares.reshape(3, 1, 1, 3)
+    np.testing.assert_allclose(
+        lesion_margin(probabilities, 0.4).ravel(), [0.1, -0.4, 0.1], atol=1e-6
+    )
+    # among two classes, one half is the most probable one with the same margin
+    two = np.array([[0.3, 0.8], [0.0, 0.0], [0.7, 0.2]], dtype=np.float32).reshape(3, 1, 1, 2)
+    np.testing.assert_allclose(lesion_margin(two, 0.5), lesion_margin(two), atol=1e-6)
+
+
 def test_lesion_margin_is_positive_where_lesion_wins():
     probabilities = np.array([[0.2, 0.5], [0.3, 0.1], [0.5, 0.4]]).reshape(3, 1, 1, 2)
     np.testing.assert_allclose(lesion_margin(probabilities).ravel(), [0.2, -0.1])

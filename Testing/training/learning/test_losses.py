@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
 import Training as training_package
+from DRAMLesionLib.lesions.levels import steepen
 from Testing.training.small_cache import write_small_cache
 from Training.config import OptimiserConfig, load_config
 from Training.dataset.augmentation import draw_affine, warp, warp_inside
@@ -43,6 +44,41 @@ def test_inverse_frequencies_have_mean_one_over_the_training_set():
     assert sum(weights[s] for s in scores) / len(scores) == pytest.approx(1.0)
     with pytest.raises(ValueError, match="no score"):
         losses.inverse_frequency_weights([])
+
+
+def test_the_scale_of_the_authors_is_a_sum_with_the_frequencies_themselves():
+    # frequencies .6, .3 and .1: the last is held at .2
+    weights = losses.inverse_frequency_weights([0] * 6 + [1] * 3 + [5], "sum")
+    assert weights == pytest.approx({0: 1 / 0.6, 1: 1 / 0.3, 5: 1 / 0.2})
+    assert losses.inverse_frequency_weights([0, 0], "sum") == {0: 1 / 0.8}
+    y, low, high = torch.tensor([0.2, 0.3]), torch.zeros(2), torch.zeros(2)
+    weight = torch.tensor([2.0, 3.0])
+    found = losses.interval_regression_loss(y, low, high, weight, "sum")
+    assert found.item() == pytest.approx(2 * 0.04 + 3 * 0.09)
+    mean = losses.interval_regression_loss(y, low, high, weight)
+    assert mean.item() == pytest.approx(found.item() / 2)
+
+
+def test_the_target_comes_from_the_map_that_is_asked_for(experiment, monkeypatch):
+    batch = _batch(experiment)
+    batch["vessels"] = torch.zeros_like(batch["vessels"])
+    raw, attended = torch.full_like(batch["image"], 4.0), torch.full_like(batch["image"], -4.0)
+    monkeypatch.setattr(experiment, "config", replace(experiment.config, gain=0.0))
+    for source, share in (("raw", 1.0), ("attended", 0.0)):
+        config = replace(experiment.config, target=source)
+        monkeypatch.setattr(experiment, "config", config)
+        target = experiment._target(experiment._source(raw, attended), torch.zeros(6), batch)
+        diseased = batch["mask"][:, 0] & (batch["score"] > 0)[:, None, None, None]
+        assert target[diseased].float().mean() == share
+
+
+@pytest.mark.parametrize(("highest", "share"), [(0.5, 0.8), (1.0, 0.25)])
+def test_a_score_shrinks_a_target_only_where_the_level_may_be_above_one_half(highest, share):
+    mask = torch.ones(1, 10, 10, 10, dtype=torch.bool)
+    probability = torch.linspace(0.0, 1.0, 1000).reshape(1, 10, 10, 10)
+    probability = torch.where(probability > 0.2, 0.6 + 0.4 * probability, 0.1)
+    steep = steepen(probability, mask, 0.25, 12.0, highest)
+    assert (steep > 0.5).float().mean().item() == pytest.approx(share, abs=0.01)
 
 
 def test_entropy_is_that_of_a_coin_and_finite_far_out():

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,12 +13,15 @@ import torch
 
 import Training as training_package
 from DRAMLesionLib.errors import InputError
+from DRAMLesionLib.images import geometry
+from DRAMLesionLib.lesions.dram import DRAM
 from DRAMLesionLib.lobes import Lobe
 from Testing.training.small_cache import write_small_cache
 from Training.config import load_config
-from Training.dataset.cache import LABELS, LESION, VESSELS, read_cache, write_meta
+from Training.dataset.cache import LABELS, LESION, MAP, VESSELS, read_cache, write_meta
 from Training.learning import seals
 from Training.stages import pseudolabels
+from Training.stages.prepare import grid_image
 from Training.stages.pseudolabels import make_pseudolabels
 
 TINY = Path(training_package.__file__).with_name("configs") / "tiny.yaml"
@@ -36,7 +40,7 @@ def _checkpoint(folder, value):
 
 @pytest.fixture
 def config():
-    return load_config(TINY, ["regression.vessels=frangi"])
+    return load_config(TINY, ["regression.vessels=frangi", "pseudolabels.amounts=clipped"])
 
 
 @pytest.fixture
@@ -46,7 +50,7 @@ def output(tmp_path, monkeypatch):
     _checkpoint(output / "regression", 1.0)
     asked = []
 
-    def compute(case, teacher, config, fractions=None):
+    def compute(case, teacher, config, fractions=None, shares=None, values=None):
         asked.append(fractions)
         labels = np.zeros(case.load("segmentation/lobes").shape, np.uint8)
         labels[: 4 + 2 * config.pseudolabels.refined] = LESION
@@ -156,10 +160,10 @@ def test_a_correction_that_is_saved_while_the_label_is_computed_is_kept(
     _make(output, config)
     honest = pseudolabels.compute_label
 
-    def compute(case, *rest):
+    def compute(case, *rest, **more):
         edited = sitk.Cast(sitk.ReadImage(str(_file(output))) * 0 + LESION, sitk.sitkUInt8)
         sitk.WriteImage(edited, str(_file(output)))
-        return honest(case, *rest)
+        return honest(case, *rest, **more)
 
     monkeypatch.setattr(pseudolabels, "compute_label", compute)
     assert _make(output, _other(config)) == "edited by hand, kept"
@@ -210,6 +214,86 @@ def test_a_label_is_stale_when_anything_that_it_hangs_on_has_changed(output, con
         assert _make(output, config, teacher=teacher).endswith("% lesion")
         assert asked == [None]
         assert _make(output, config, teacher=teacher) == "there already"
+
+
+@pytest.fixture
+def ranked(config, monkeypatch):
+    """Labels by rank, with a regression that says a case's number; counts what it is asked."""
+    asked = []
+
+    def compute(case, run, config):
+        asked.append(case.name)
+        image = geometry.image_like(
+            np.linspace(0, 1, 24 * 30 * 28, dtype=np.float32).reshape(24, 30, 28),
+            grid_image(case.meta["grids"]["segmentation"]),
+        )
+        fractions = dict.fromkeys((Lobe.LUL, Lobe.LLL), 0.01 * (1 + int(case.name[-1])))
+        return DRAM(image, image, fractions)
+
+    monkeypatch.setattr(pseudolabels, "compute_maps", compute)
+    compute.asked = asked
+    labels = replace(config.pseudolabels, amounts="ranks", fill_vessels=False)
+    return replace(config, pseudolabels=labels)
+
+
+@pytest.fixture
+def run(tmp_path):
+    output = tmp_path / "run"
+    write_small_cache(output / "cache")
+    _checkpoint(output / "regression", 1.0)
+    return output
+
+
+def _shares(output):
+    found = {}
+    for case in read_cache(output / "cache"):
+        labels, lobes = case.load(LABELS), case.load("segmentation/lobes")
+        for lobe in (Lobe.LUL, Lobe.LLL):
+            found[case.name, lobe] = (labels == LESION)[lobes == lobe].mean()
+    return found
+
+
+def test_ranked_labels_ask_the_regression_once_and_leave_no_map_behind(run, ranked):
+    cases = read_cache(run / "cache")
+    make_pseudolabels(cases, run, ranked)
+    assert sorted(pseudolabels.compute_maps.asked) == [case.name for case in cases]
+    assert not any(case.has(MAP) for case in cases)
+    shares = _shares(run)
+    # scores 2 at cases 0 and 2, 4 at cases 1 and 2: the quarters of their intervals
+    assert shares["case-0", Lobe.LLL] == pytest.approx(0.10, abs=0.01)
+    assert shares["case-2", Lobe.LUL] == pytest.approx(0.20, abs=0.01)
+    assert shares["case-1", Lobe.LUL] == pytest.approx(0.5625, abs=0.01)
+    assert shares["case-2", Lobe.LLL] == pytest.approx(0.6875, abs=0.01)
+    assert shares["case-0", Lobe.LUL] == 0
+    lines = []
+    make_pseudolabels(cases, run, ranked, lines.append)
+    assert [line.partition(": ")[2] for line in lines[3:]] == ["there already"] * 3
+    assert len(pseudolabels.compute_maps.asked) == 3
+
+
+def test_ranked_labels_are_the_same_after_a_kill_and_keep_what_a_person_made(run, ranked):
+    start = run.with_name("start")
+    shutil.copytree(run, start)
+    make_pseudolabels(read_cache(run / "cache"), run, ranked)
+    wanted = _shares(run)
+    for number in range(0, 20, 3):
+        shutil.rmtree(run)
+        shutil.copytree(start, run)
+        with pytest.MonkeyPatch.context() as patch:
+            _kill_at(patch, number, late=True)
+            with suppress(_Killed, StopIteration):
+                make_pseudolabels(read_cache(run / "cache"), run, ranked)
+        make_pseudolabels(read_cache(run / "cache"), run, ranked)
+        assert _shares(run) == wanted
+        assert not any(case.has(MAP) for case in read_cache(run / "cache"))
+    file = _file(run)
+    edited = sitk.Cast(sitk.ReadImage(str(file)) * 0 + LESION, sitk.sitkUInt8)
+    sitk.WriteImage(edited, str(file))
+    make_pseudolabels(read_cache(run / "cache"), run, ranked)
+    shares = _shares(run)
+    assert shares["case-0", Lobe.LLL] == 1.0
+    # the other lobe of score 2 stands alone now: in the middle of its interval
+    assert shares["case-2", Lobe.LUL] == pytest.approx(0.15, abs=0.01)
 
 
 def test_the_note_of_an_earlier_version_still_tells_a_computed_label(output, config):

@@ -17,7 +17,14 @@ from Training.dataset.sampling import LobeChunks, ScanPatches
 from Training.dataset.scores import read_scores
 from Training.dataset.verify import label_on
 from Training.learning.losses import bootstrapping_loss
-from Training.stages.pseudolabels import _most_likely, _vessels_in_lesions, compute_label
+from Training.stages.pseudolabels import (
+    _matched,
+    _most_likely,
+    _vessels_in_lesions,
+    clipped_shares,
+    compute_label,
+    ranked_shares,
+)
 
 
 def _tube(size=24):
@@ -147,13 +154,53 @@ def test_the_regression_leaves_unscored_lobes_out(tmp_path):
         LobeChunks([none], config, 0, augment=False)
 
 
-def test_matched_labels_follow_the_map_where_there_is_no_score(tmp_path):
+def test_clipped_shares_follow_the_map_where_there_is_no_score():
+    scores = {Lobe.LUL: 2, Lobe.LLL: None, Lobe.RUL: 0, Lobe.RML: 3}
+    found = clipped_shares(scores, {Lobe.LUL: 0.9, Lobe.LLL: 0.4, Lobe.RUL: 0.3, Lobe.RML: 0.1})
+    assert found == {Lobe.LUL: 0.25, Lobe.LLL: 0.4, Lobe.RUL: 0.0, Lobe.RML: 0.25}
+
+
+def test_lobes_of_a_score_are_spread_over_its_interval_in_the_order_of_their_fractions():
+    scores = {
+        "a": {Lobe.LUL: 2, Lobe.LLL: 0, Lobe.RUL: None},
+        "b": {Lobe.LUL: 2, Lobe.LLL: 2, Lobe.RUL: 4},
+        "by hand": {Lobe.LUL: 2},
+    }
+    fractions = {
+        "a": {Lobe.LUL: 0.02, Lobe.LLL: 0.3, Lobe.RUL: 0.4},
+        "b": {Lobe.LUL: 0.01, Lobe.LLL: 0.03, Lobe.RUL: 0.2},
+    }
+    shares = ranked_shares(scores, fractions)
+    # three lobes in [.05, .25]: the middles of its thirds, though all fractions are below it
+    thirds = [0.05 + 0.2 * part for part in (1 / 6, 1 / 2, 5 / 6)]
+    order = [shares["b"][Lobe.LUL], shares["a"][Lobe.LUL], shares["b"][Lobe.LLL]]
+    assert order == pytest.approx(thirds)
+    assert shares["a"][Lobe.LLL] == 0.0
+    assert shares["a"][Lobe.RUL] == 0.4
+    assert shares["b"][Lobe.RUL] == pytest.approx(0.625)
+    assert set(shares) == {"a", "b"}
+
+
+def test_the_highest_values_are_taken_and_never_more_than_there_are():
     lobes = _halves()
-    case = _case(tmp_path, {Lobe.LUL: 2, Lobe.RUL: 0}, np.zeros_like(lobes), lobes)
     values = np.random.default_rng(0).random(lobes.shape, dtype=np.float32)
-    lesion = _most_likely(values, lobes, case, {Lobe.LUL: 0.9, Lobe.LLL: 0.4})
-    assert lesion[lobes == Lobe.LUL].mean() == pytest.approx(0.25, abs=0.01)
-    assert lesion[lobes == Lobe.LLL].mean() == pytest.approx(0.4, abs=0.01)
+    lesion = _most_likely(values, lobes, {Lobe.LUL: 1000, Lobe.LLL: 10**6, Lobe.RUL: 5})
+    assert lesion[lobes == Lobe.LUL].sum() == 1000
+    assert values[lesion & (lobes == Lobe.LUL)].min() > values[~lesion & (lobes == Lobe.LUL)].max()
+    assert lesion[lobes == Lobe.LLL].all()
+    assert not _most_likely(values, lobes, {Lobe.LUL: -3}).any()
+
+
+@pytest.mark.parametrize("fill", [False, True])
+def test_a_share_is_one_of_the_whole_lobe_with_its_vessels(fill):
+    labels, lobes = _tube(32)
+    labels[:, 3:5, ::4] = VESSEL
+    values = np.linspace(1.0, 0.0, lobes.size, dtype=np.float32).reshape(lobes.shape)
+    found = _matched(values, labels, lobes, lobes * (labels != VESSEL), {Lobe.LUL: 0.4}, fill)
+    assert (found == LESION).mean() == pytest.approx(0.4, abs=0.002)
+    # vessels within the lesion are lesion only where they are filled
+    assert (found[:8, 11:13, 11:13] == (LESION if fill else VESSEL)).all()
+    assert (found[20:, 11:13, 11:13] == VESSEL).all()
 
 
 def test_a_table_says_in_many_ways_that_a_lobe_has_no_score(tmp_path):
