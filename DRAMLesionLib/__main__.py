@@ -1,4 +1,4 @@
-"""Command line of the library: ``python -m DRAMLesionLib segment|batch|lobes|phantom``.
+"""Command line of the library: ``python -m DRAMLesionLib segment|batch|compare|lobes|phantom``.
 
 Exit status 0 done, 1 could not be done (one line on standard error), 2 wrong usage, 130 stopped by
 Ctrl-C, 143 by SIGTERM. Heavy imports happen inside the commands, so that ``--help`` is instant.
@@ -18,6 +18,7 @@ from pathlib import Path
 from DRAMLesionLib import __version__
 from DRAMLesionLib.batch import command as batch
 from DRAMLesionLib.errors import Cancelled, DRAMLesionError
+from DRAMLesionLib.followup import command as followup
 from DRAMLesionLib.memory import told
 from DRAMLesionLib.tables import one_line
 
@@ -184,6 +185,13 @@ def _parser() -> argparse.ArgumentParser:
     command = _command(commands, "batch", many, "results of many CTs, a summary and a page of all")
     _add_batch(command)
 
+    command = _command(
+        commands, "compare", followup.compare, "what has changed between two CTs of one patient"
+    )
+    followup.add_options(command)
+    _add_provider(command)
+    _add_networks(command)
+
     command = _command(commands, "lobes", lobes, "the five lobes as a label map")
     _add_ct(command)
     command.add_argument("-o", "--output", type=Path, required=True, help="label map to write")
@@ -238,14 +246,18 @@ def _add_way(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--lobe-scheme", choices=SCHEMES, default="auto", help="how --lobes numbers the lobes"
     )
-    command.add_argument("--device", choices=DEVICES, default="auto", help="where networks run")
-    command.add_argument(
-        "--weights", type=Path, metavar="DIR", help="folder with weights; bundled ones if left out"
-    )
+    _add_networks(command)
     command.add_argument(
         "--maps", action="store_true", help="write dRAM, refined dRAM, lesion probability as well"
     )
     batch.add_dicom(command)
+
+
+def _add_networks(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--device", choices=DEVICES, default="auto", help="where networks run")
+    command.add_argument(
+        "--weights", type=Path, metavar="DIR", help="folder with weights; bundled ones if left out"
+    )
 
 
 def _add_ct(command: argparse.ArgumentParser) -> None:

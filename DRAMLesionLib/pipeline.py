@@ -236,7 +236,11 @@ class LesionPipeline:
             totals=totals,
             total_score=next(row.score for row in totals if row.name == "total"),
             lobes_source=lungs.source,
-            grid={"size": ct.GetSize(), "spacing_mm": [round(s, 4) for s in ct.GetSpacing()]},
+            grid={
+                "size": ct.GetSize(),
+                "spacing_mm": [round(s, 4) for s in ct.GetSpacing()],
+                "voxels": geometry.voxel_sum(ct),
+            },
             version=__version__,
             created=datetime.date.today().isoformat(),
             warnings=tuple(warnings),

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import zlib
 from typing import Literal
 
 import numpy as np
@@ -110,6 +111,18 @@ def image_like(values: np.ndarray, grid: sitk.Image) -> sitk.Image:
 def voxel_ml(image: sitk.Image) -> float:
     """Return the volume of one voxel in millilitres."""
     return float(np.prod(image.GetSpacing())) / 1000.0
+
+
+def voxel_sum(image: sitk.Image) -> str:
+    """Return a checksum of an image's values, rounded, whatever file they came from.
+
+    It tells whether a CT is the one that results were made from: no type and no compression counts.
+    """
+    values = sitk.GetArrayViewFromImage(image)
+    total = 0
+    for plane in values:
+        total = zlib.crc32(np.rint(plane).astype("<i4").tobytes(), total)
+    return f"{total:08x}"
 
 
 def _corners(image: sitk.Image, edges: bool = False) -> list[tuple[float, ...]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -97,6 +97,20 @@ def with_directions(picture: Image.Image, letters: str, mm_per_px: float) -> Ima
         for x in (x0, x1):
             draw.line([(x, y - 4), (x, y + 3)], fill=colour, width=width)
     _write(draw, f"{_BAR_MM / 10:g} cm", (x1 - length // 2, y - 5), "mb", 15)
+    return picture
+
+
+def with_marks(
+    picture: Image.Image, marks: Sequence[tuple[str, tuple[float, float]]]
+) -> Image.Image:
+    """Write short texts beside places (column, row) of a picture, each with a dot."""
+    picture = picture.copy()
+    draw = ImageDraw.Draw(picture)
+    for text, (x, y) in marks:
+        if not (0 <= x < picture.width and 0 <= y < picture.height):
+            continue
+        draw.ellipse([x - 3, y - 3, x + 3, y + 3], fill=(235, 235, 235), outline=(0, 0, 0))
+        _write(draw, text, (round(x) + 6, round(y) - 5), "ls", 20)
     return picture
 
 

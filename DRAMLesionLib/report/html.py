@@ -18,7 +18,7 @@ from DRAMLesionLib.report.model import LESION_LABELS, Report
 from DRAMLesionLib.report.pictures import KeySlice
 
 DASH = "–"
-_SPACE = "\u00a0"  # keeps a number and its unit on one line
+SPACE = "\u00a0"  # keeps a number and its unit on one line
 
 # as in the pictures, the right side comes first
 _TABLE_ORDER = ("right lung", "RUL", "RML", "RLL", "left lung", "LUL", "LLL", "total")
@@ -37,7 +37,7 @@ def to_html(report: Report, pictures: Sequence[KeySlice] = ()) -> str:
     """
     kinds = {name.replace(" ", "_"): label for label, name in LESION_LABELS.items()}
     return (
-        _environment()
+        environment()
         .get_template("report.html")
         .render(
             report=report,
@@ -78,7 +78,7 @@ def findings(report: Report) -> str:
         (getattr(total, f"{kind}_ml") / total.lesion_ml, kind.replace("_", " "))
         for kind in chart.STACK
     ]
-    parts = [f"{100.0 * share:.0f}{_SPACE}% {kind}" for share, kind in shares if share >= 0.005]
+    parts = [f"{100.0 * share:.0f}{SPACE}% {kind}" for share, kind in shares if share >= 0.005]
     listed = f"{', '.join(parts[:-1])} and {parts[-1]}"
     if len(parts) == 1:
         listed = f"nearly all {max(shares)[1]}" if max(shares)[0] < 1.0 else f"all {max(shares)[1]}"
@@ -90,18 +90,19 @@ def findings(report: Report) -> str:
     )
 
 
-def _environment() -> Environment:
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
+def environment(*folders: Path) -> Environment:
+    """Return what fills in the report's templates, and those in ``folders``."""
+    filled = Environment(
+        loader=FileSystemLoader([*folders, Path(__file__).parent]),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(
+    filled.filters.update(
         ml=_ml, percent=_percent, fixed=_number, or_dash=_or_dash, data_uri=_data_uri
     )
-    return environment
+    return filled
 
 
 def _number(value: float | None, decimals: int) -> str:
@@ -118,7 +119,7 @@ def _ml(value: float | None, decimals: int = 1) -> str:
 
 def _percent(value: float | None) -> str:
     text = _number(value, 1)
-    return text if text == DASH else f"{text}{_SPACE}%"
+    return text if text == DASH else f"{text}{SPACE}%"
 
 
 def _or_dash(value: object) -> str:

@@ -90,12 +90,23 @@ def key_slices(
     lesion = geometry.array(geometry.resample(lesions, search, "nearest")) != 0
     lesion &= where != 0
     box = _box(where != 0, search)
-    scale = float(box[1, 0] - box[0, 0]) / _LUNGS_PX
-    scan = _Scan(ct, lobes, lesions, dram, box, scale)
+    scale = scale_of(box)
+    scan = Scan(ct, lobes, lesions, dram, box, scale)
     return [
         scan.draw(plane, _position(plane, index, search), area)
         for plane, index, area in _choose(where, lesion)
     ]
+
+
+def lungs_box(lobes: sitk.Image) -> np.ndarray:
+    """Return the lower and upper LPS corner, mm, of what pictures show: (2, 3), order x, y, z."""
+    search = geometry.working_grid(lobes, _SEARCH_MM)
+    return _box(geometry.array(geometry.resample(lobes, search, "nearest")) != 0, search)
+
+
+def scale_of(box: np.ndarray) -> float:
+    """Return the millimetres in a pixel of the pictures that show a box."""
+    return float(box[1, 0] - box[0, 0]) / _LUNGS_PX
 
 
 def _choose(where: np.ndarray, lesion: np.ndarray) -> list[tuple[Plane, int, float]]:
@@ -164,8 +175,17 @@ def _position(plane: Plane, index: int, search: sitk.Image) -> float:
 
 
 @dataclass(frozen=True)
-class _Scan:
-    """The images of one scan and what its pictures have in common."""
+class Scan:
+    """The images of one scan and what its pictures have in common.
+
+    Attributes:
+        ct: CT in HU, any orientation.
+        lobes: Labels of :class:`~DRAMLesionLib.lobes.Lobe` on any grid in the CT's space.
+        lesions: Labels of :data:`~DRAMLesionLib.report.model.LESION_LABELS`, likewise.
+        dram: Values 0..1, likewise; None draws no heat maps.
+        box: What pictures show, see :func:`lungs_box`.
+        scale: Millimetres in a pixel.
+    """
 
     ct: sitk.Image
     lobes: sitk.Image
@@ -174,7 +194,21 @@ class _Scan:
     box: np.ndarray
     scale: float
 
-    def draw(self, plane: Plane, position_mm: float, lesion_cm2: float) -> KeySlice:
+    def draw(
+        self,
+        plane: Plane,
+        position_mm: float,
+        lesion_cm2: float,
+        marks: Sequence[tuple[str, Sequence[float]]] = (),
+    ) -> KeySlice:
+        """Draw one plane.
+
+        Args:
+            plane: Which way it is cut.
+            position_mm: Where, LPS mm.
+            lesion_cm2: What the caption says.
+            marks: Texts to write at points in LPS mm, if those lie in the picture.
+        """
         thick = self._grid(plane, position_mm, _LAYERS_MM)
         thin = self._grid(plane, position_mm, (0.0,))
         base = drawing.grey(_slice(self.ct, thick, plane, fill=drawing.WINDOW_HU[0]))
@@ -188,6 +222,8 @@ class _Scan:
             heat = drawing.with_heat(base, lung * _slice(self.dram, thin, plane))
             heat = drawing.with_directions(heat, _LETTERS[plane], self.scale)
         outlined = drawing.with_directions(outlined, _LETTERS[plane], self.scale)
+        places = [(text, self._pixel(plane, point, base.height)) for text, point in marks]
+        outlined = drawing.with_marks(outlined, places)
         return KeySlice(
             plane=plane,
             position_mm=position_mm,
@@ -197,6 +233,13 @@ class _Scan:
             outlined=drawing.png(outlined),
             heat=None if heat is None else drawing.png(heat),
         )
+
+    def _pixel(self, plane: Plane, point: Sequence[float], height: int) -> tuple[float, float]:
+        """Return column and row of a point."""
+        at = (np.array(point) - self.box[0]) / self.scale
+        across, down = (a for a in range(3) if a != 2 - _AXIS[plane])
+        row = float(at[down])
+        return float(at[across]), row if plane == "axial" else height - row
 
     def _grid(self, plane: Plane, position_mm: float, layers: Sequence[float]) -> sitk.Image:
         """Return an empty LPS grid of square pixels, a few layers thick, through the plane."""

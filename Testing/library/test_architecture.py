@@ -13,7 +13,7 @@ LIBRARY, TRAINING = "DRAMLesionLib", "Training"
 ROOMS = {
     LIBRARY: (
         ("__main__",),
-        ("batch",),
+        ("batch", "followup"),
         ("pipeline", "mrml"),
         ("interchange",),
         ("report",),

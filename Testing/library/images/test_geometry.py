@@ -211,3 +211,11 @@ def test_voxel_volume_and_image_like():
     assert mask.GetPixelID() == sitk.sitkUInt8
     assert geometry.same_grid(mask, own)
     assert geometry.array(mask).shape == (6, 5, 4)
+
+
+def test_the_sum_of_voxels_does_not_depend_on_their_type_and_sees_one_of_them():
+    values = np.arange(-500, 500, dtype=np.int16).reshape(10, 10, 10)
+    whole, real = (sitk.GetImageFromArray(values.astype(t)) for t in (np.int16, np.float32))
+    assert geometry.voxel_sum(whole) == geometry.voxel_sum(real)
+    whole[3, 4, 5] = 7
+    assert geometry.voxel_sum(whole) != geometry.voxel_sum(real)
