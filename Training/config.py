@@ -258,7 +258,7 @@ class RegressionConfig:
     beta: Share = 0.8
     suppress_vessels: bool = True
     vessels: Literal["frangi", "network"] = "frangi"
-    crf: CRFConfig = field(default_factory=CRFConfig)
+    crf: CRFConfig = field(default_factory=lambda: CRFConfig(reference_size=80))
     refine_after: Count = 0
     target: Literal["raw", "attended"] = "attended"
     gain: NotNegative = 0.0

@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,8 +11,14 @@ from DRAMLesionLib.errors import InputError, MissingDependencyError
 from DRAMLesionLib.images.intensity import window
 from DRAMLesionLib.lesions.crf import CRFConfig, DenseCRF, dense_crf
 from Testing.library.realdata import DATA, needs_data
+from Training.config import load_config
+from Training.studies.crf_search import FAINT, GLASS, grows, survives
 
 SAME_MARGINALS = 1e-4  # float32 sums in another order; 2e-5 is the most that was ever seen
+
+
+WIDE = CRFConfig(3.0, 3.0, 5.0, 0.1, 10.0)
+"""Wide and heavy: every small difference is fed back, whole regions flip where evidence is weak."""
 
 
 def softmax(logits):
@@ -50,7 +57,7 @@ def lung_case(seed, shape):
     return softmax([-opinion / 2, opinion / 2]), torch.from_numpy(chunk)[None, None]
 
 
-def assert_like_the_reference(probability, image, config=None):
+def assert_like_the_reference(probability, image, config=WIDE):
     pytest.importorskip("pydensecrf", reason="the reference CRF (pydensecrf2) is not installed")
     ours = dense_crf(probability, image, config)
     theirs = dense_crf(probability, image, config, backend="pydensecrf")
@@ -91,7 +98,7 @@ def test_other_parameters_follow_the_reference_too():
 
 def test_the_lattice_is_close_to_the_gaussian_formula():
     probability, image = smooth_case(1, (14, 15, 16))
-    config = CRFConfig()
+    config = WIDE
     exact = mean_field_with_all_pairs(probability[0], image[0, 0], config)
     ours = dense_crf(probability, image, config)[0]
     assert (ours.argmax(0) == exact.argmax(0)).float().mean() > 0.98
@@ -118,6 +125,44 @@ def mean_field_with_all_pairs(probability, image, config):
     return marginals.view_as(probability)
 
 
+def test_widths_shrink_and_grow_with_the_chunk_that_the_lobe_fills():
+    probability, image = smooth_case(6, (40, 36, 32))
+    config = CRFConfig(3.0, 1.0, 5.0, 0.1, 2.0, reference_size=80)
+    as_wide = CRFConfig(1.5, 1.0, 2.5, 0.1, 2.0)
+    wanted = dense_crf(probability, image, as_wide)
+    assert torch.equal(dense_crf(probability, image, config), wanted)
+    assert not torch.equal(dense_crf(probability, image, replace(config, reference_size=0)), wanted)
+    assert_like_the_reference(probability, image, config)
+    # one CRF serves chunks of all sizes, as the training draws them
+    crf = DenseCRF(config)
+    crf(*smooth_case(7, (24, 24, 24)))
+    assert torch.equal(crf(probability, image), wanted)
+
+
+SHIPPED = load_config(None).regression.crf
+
+
+@pytest.mark.parametrize("size", [40, 48, 80])
+@pytest.mark.parametrize("hu", [GLASS, FAINT], ids=["glass", "faint"])
+@pytest.mark.parametrize("diameter_mm", [10.0, 20.0])
+def test_a_sure_ball_of_ground_glass_survives_what_ships(size, hu, diameter_mm):
+    crf = DenseCRF(SHIPPED)
+    assert survives(crf, size, diameter_mm, hu) >= 0.9
+    # what shipped before, in voxels of every chunk, has erased it
+    if hu == FAINT:
+        assert survives(DenseCRF(WIDE), size, 10.0, hu) < 0.5
+
+
+@pytest.mark.parametrize("size", [40, 48, 80])
+def test_what_ships_follows_the_reference(size):
+    assert_like_the_reference(*smooth_case(size, (size,) * 3), SHIPPED)
+
+
+@pytest.mark.parametrize("size", [40, 48, 80])
+def test_a_vessel_at_a_lesion_does_not_grow_with_what_ships(size):
+    assert grows(DenseCRF(SHIPPED), size) <= 1.05
+
+
 def test_a_single_voxel_only_hears_itself():
     probability = torch.tensor([0.45, 0.55]).view(1, 2, 1, 1, 1)
     config = CRFConfig(spatial_weight=0.5, bilateral_weight=1.5, iterations=3)
@@ -142,7 +187,7 @@ def test_a_speck_goes_and_an_edge_stays():
     foreground[..., 10:] = 0.8
     foreground[0, 0, 10, 10, 4] = 0.9
     foreground[0, 0, 10, 10, 15] = 0.1
-    out = dense_crf(torch.cat((1 - foreground, foreground), 1), image).argmax(1)
+    out = dense_crf(torch.cat((1 - foreground, foreground), 1), image, WIDE).argmax(1)
     assert torch.equal(out[0], (image[0, 0] > 0.5).long())
 
 
@@ -236,6 +281,8 @@ def test_wrong_values_are_named():
         CRFConfig(spatial_sigma=0)
     with pytest.raises(InputError, match="negative"):
         CRFConfig(iterations=-1)
+    with pytest.raises(InputError, match="must not be negative"):
+        CRFConfig(reference_size=-1)
 
 
 def test_a_missing_reference_is_named(monkeypatch):
