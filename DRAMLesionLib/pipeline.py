@@ -24,6 +24,7 @@ from DRAMLesionLib.lesions import density, dram, segmentation, types
 from DRAMLesionLib.lesions.dram import DRAMConfig
 from DRAMLesionLib.lesions.gravity import dependent_warnings
 from DRAMLesionLib.lesions.segmentation import SegmentationConfig
+from DRAMLesionLib.lobes import Lobe
 from DRAMLesionLib.lobes.scan import ScanLobes, find_lobes
 from DRAMLesionLib.lobes.schemes import to_lobes
 from DRAMLesionLib.networks.regression import RegressionNetwork
@@ -177,7 +178,8 @@ class LesionPipeline:
             # a voxel is one thing in the results
             free_vessels = sitk.Mask(all_vessels, lesions.mask, 0, 1)
         with clock.stage("scores"):
-            report = self._report(ct, lungs, level, typed, free_vessels, found, clock)
+            sure = segmentation.lobe_intervals(lesions, lungs.lobes, self.segmentation_config)
+            report = self._report(ct, lungs, level, typed, free_vessels, sure, found, clock)
         return LesionResult(ct, lungs.lobes, typed, free_vessels, report, maps, lesions.share)
 
     def _load(self, name: weights.NetworkName) -> tuple[nn.Module, weights.Card]:
@@ -220,6 +222,7 @@ class LesionPipeline:
         level: density.LungLevel,
         typed: sitk.Image,
         vessel_mask: sitk.Image,
+        intervals: Mapping[Lobe, tuple[float, float]],
         warnings: list[ScanWarning],
         clock: _Clock,
     ) -> Report:
@@ -230,6 +233,7 @@ class LesionPipeline:
             lungs.not_assessable,
             lungs.confidence,
             sitk.GetArrayViewFromImage(vessel_mask),
+            intervals,
         )
         return Report(
             rows=rows,

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from DRAMLesionLib.mrml.result import Result
     from DRAMLesionLib.report.model import LobeRow
 
-SCORE_COLUMN, READER_COLUMN = 4, 5
+PERCENT_COLUMN, SCORE_COLUMN, READER_COLUMN = 3, 4, 5
 LOBE_ROWS = 5
 ROW_HEIGHT = 24
 NOTHING = "–"
@@ -119,7 +119,12 @@ class ScoreTable:
             item.setText(text)
             if column == 0 and isLobe:
                 item.setIcon(_square(lobeColour(row.name)))
-            item.setToolTip(_("Your own score of this lobe, 0 to 5") if isReader else tip)
+            if isReader:
+                item.setToolTip(_("Your own score of this lobe, 0 to 5"))
+            elif column in (PERCENT_COLUMN, SCORE_COLUMN) and row.lesion_percent_low is not None:
+                item.setToolTip(_interval(row))
+            else:
+                item.setToolTip(tip)
 
     def _item(self, row: int, column: int, editable: bool) -> Any:
         """The item of a cell, made where there is none.
@@ -155,6 +160,19 @@ def _square(colour: tuple[int, int, int]) -> qt.QIcon:
     picture = qt.QPixmap(10, 10)
     picture.fill(qt.QColor(*colour))
     return qt.QIcon(picture)
+
+
+def _interval(row: "LobeRow") -> str:
+    """How sure the percentage of a lobe is, and the scores that it may be."""
+    return _(
+        "{lobe}: {low} to {high} %, score {scores}; nine lobes of phantoms in ten lie in such an "
+        "interval"
+    ).format(
+        lobe=row.full_name,
+        low=_number(row.lesion_percent_low, 1),
+        high=_number(row.lesion_percent_high, 1),
+        scores=row.scores,
+    )
 
 
 def _number(value: float | None, decimals: int) -> str:

@@ -13,6 +13,8 @@ from scipy import ndimage
 
 from DRAMLesionLib.images import geometry, intensity
 from DRAMLesionLib.lesions.gravity import dependent_density
+from DRAMLesionLib.lesions.uncertainty import IntervalConfig, intervals
+from DRAMLesionLib.lobes import Lobe
 from DRAMLesionLib.networks.local import LOCAL_HALO
 from DRAMLesionLib.networks.tiles import Slices, run_over_lungs
 from DRAMLesionLib.networks.unet import UNet3D
@@ -51,6 +53,7 @@ class SegmentationConfig:
             good what it is too careful about.
         cut_margin: Near an end of the scan that cuts the lungs, lesion has to lead by so much.
             Chosen on two slabs of 5 cm, one with COVID-19 and one without.
+        interval: How sure a lobe's fraction is; None where it was not measured for these weights.
     """
 
     spacing: Annotated[float, Between(0.1, 20)] = 1.5
@@ -61,6 +64,7 @@ class SegmentationConfig:
     rim_share: Annotated[float, Between(0, 1)] = 0.9
     cut_margin: Annotated[float, Between(0, 1)] = 0.5
     level: Annotated[float, Between(0, 1)] = 0.0
+    interval: IntervalConfig | None = None
 
 
 @torch.no_grad()
@@ -140,13 +144,56 @@ def find_lesions(
     coarse_ct = geometry.resample(ct, grid, fill=geometry.AIR_HU, antialias=True)
     coarse_lungs = geometry.resample(lungs, grid, "nearest")
     probabilities = segment(network, coarse_ct, coarse_lungs, config, device, progress)
+    return decide(probabilities, ct, lungs, coarse_ct, coarse_lungs, config, expiration)
+
+
+def decide(
+    probabilities: np.ndarray,
+    ct: sitk.Image,
+    lungs: sitk.Image,
+    coarse_ct: sitk.Image,
+    coarse_lungs: sitk.Image,
+    config: SegmentationConfig,
+    expiration: float = 0.0,
+) -> Lesions:
+    """Decide what is lesion by what the network says.
+
+    Args:
+        probabilities: (3, k, j, i) from :func:`segment`.
+        ct: HU, any orientation.
+        lungs: uint8 mask on the same grid; lesions end where it ends.
+        coarse_ct: HU on the working grid.
+        coarse_lungs: Mask on the working grid.
+        config: Settings.
+        expiration: See :class:`DRAMLesionLib.lesions.density.LungLevel`.
+    """
     inside, hu = geometry.array(coarse_lungs) > 0, geometry.array(coarse_ct)
     margin, found, dependent = lesions_on_grid(probabilities, hu, inside, config, expiration)
+    grid = coarse_ct
     margin = limited_to(margin, found, inside)
     lesion = geometry.resample(geometry.image_like(margin, grid), ct, fill=-1.0) > 0
     mask = sitk.Mask(sitk.Cast(lesion, sitk.sitkUInt8), lungs)
     dependent_ml = np.count_nonzero(dependent) * config.spacing**3 / 1000.0
     return Lesions(mask, geometry.image_like(probabilities[LESION], grid), dependent_ml)
+
+
+def lobe_intervals(
+    lesions: Lesions, lobes: sitk.Image, config: SegmentationConfig
+) -> dict[Lobe, tuple[float, float]]:
+    """Return the interval of each lobe's lesion fraction; none where ``config`` has none.
+
+    Args:
+        lesions: From :func:`find_lesions`.
+        lobes: Labels of :class:`Lobe`, any grid.
+        config: Settings.
+    """
+    if config.interval is None:
+        return {}
+    found, labels = (
+        geometry.array(geometry.resample(image, lesions.share, "nearest"))
+        for image in (lesions.mask, lobes)
+    )
+    return intervals(found > 0, geometry.array(lesions.share), labels, config.interval)
 
 
 def lesions_on_grid(

@@ -30,6 +30,10 @@ _COLUMNS = (
     "max_score",
     "status",
     "lobe_confidence",
+    "lesion_percent_low",
+    "lesion_percent_high",
+    "score_low",
+    "score_high",
 )
 
 

@@ -44,6 +44,11 @@ class LobeRow:
             ``"partly assessed: without ..."``.
         lobe_confidence: How sure the estimate of the lobe's borders is, 0 to 1; None if the lobes
             were given.
+        lesion_percent_low: Lower end of the interval that holds the true ``lesion_percent`` of nine
+            lobes in ten; like the following None for sums, and where the weights bring none.
+        lesion_percent_high: Its upper end.
+        score_low: Score at the lower end.
+        score_high: Score at the upper end.
     """
 
     name: str
@@ -57,6 +62,19 @@ class LobeRow:
     score: int | None
     status: str = ASSESSED
     lobe_confidence: float | None = None
+    lesion_percent_low: float | None = None
+    lesion_percent_high: float | None = None
+    score_low: int | None = None
+    score_high: int | None = None
+
+    @property
+    def scores(self) -> str:
+        """The score, and where the interval crosses a border those that it may be: ``2 (1–3)``."""
+        if self.score is None:
+            return ""
+        if self.score_low is None or self.score_low == self.score_high:
+            return str(self.score)
+        return f"{self.score} ({self.score_low}–{self.score_high})"
 
     @property
     def assessed(self) -> bool:
@@ -143,6 +161,7 @@ def tabulate(
     not_assessable: Mapping[Lobe, str] | None = None,
     confidence: Mapping[Lobe, float] | None = None,
     vessels: np.ndarray | None = None,
+    intervals: Mapping[Lobe, tuple[float, float]] | None = None,
 ) -> tuple[tuple[LobeRow, ...], tuple[LobeRow, ...]]:
     """Count lesions lobe by lobe.
 
@@ -155,6 +174,8 @@ def tabulate(
             voxel never is.
         confidence: How sure the lobes' borders are, 0 to 1.
         vessels: (k, j, i) mask of vessels, if they should be counted as well.
+        intervals: Ends of the lobes' lesion fractions, see
+            :mod:`DRAMLesionLib.lesions.uncertainty`.
 
     Returns:
         The rows of the five lobes, and of left lung, right lung and total. A total adds up the
@@ -173,7 +194,7 @@ def tabulate(
     rows = tuple(
         _empty_row(lobe.name, f"{NOT_ASSESSABLE}: {reasons[lobe]}", sure.get(lobe))
         if lobe in reasons
-        else _lobe_row(lobe, volumes[lobe], vessels is not None, sure.get(lobe))
+        else _lobe_row(lobe, volumes[lobe], vessels is not None, sure.get(lobe), intervals or {})
         for lobe in Lobe
     )
     return rows, total_rows(rows)
@@ -210,11 +231,17 @@ def _joint_counts(lobes: np.ndarray, lesions: np.ndarray, vessels: np.ndarray | 
 
 
 def _lobe_row(
-    lobe: Lobe, volumes: np.ndarray, with_vessels: bool, confidence: float | None
+    lobe: Lobe,
+    volumes: np.ndarray,
+    with_vessels: bool,
+    confidence: float | None,
+    intervals: Mapping[Lobe, tuple[float, float]],
 ) -> LobeRow:
     """Make a row from ml [vessel 0..1, lesion type 0..3]."""
     by_type = volumes.sum(axis=0)
     total_ml, lesion_ml = float(by_type.sum()), float(by_type[1:].sum())
+    fraction = min(1.0, lesion_ml / total_ml)
+    ends = _around(intervals.get(lobe), fraction)
     return LobeRow(
         name=lobe.name,
         volume_ml=total_ml,
@@ -224,9 +251,18 @@ def _lobe_row(
         mixed_ml=float(by_type[3]),
         vessel_ml=float(volumes[1].sum()) if with_vessels else None,
         lesion_percent=100.0 * lesion_ml / total_ml,
-        score=severity.fraction_to_score(min(1.0, lesion_ml / total_ml)),
+        score=severity.fraction_to_score(fraction),
         lobe_confidence=confidence,
+        lesion_percent_low=100.0 * ends[0] if ends else None,
+        lesion_percent_high=100.0 * ends[1] if ends else None,
+        score_low=severity.fraction_to_score(ends[0]) if ends else None,
+        score_high=severity.fraction_to_score(ends[1]) if ends else None,
     )
+
+
+def _around(ends: tuple[float, float] | None, fraction: float) -> tuple[float, float] | None:
+    """Stretch an interval, found on the network's grid, to hold the fraction that is reported."""
+    return ends and (min(ends[0], fraction), max(ends[1], fraction))
 
 
 def _sum_row(name: str, members: Iterable[Lobe], rows: Sequence[LobeRow]) -> LobeRow:

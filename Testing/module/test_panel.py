@@ -6,6 +6,7 @@ import os
 import shutil
 import sys
 import unittest
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -57,6 +58,29 @@ def test_the_table_shows_the_result_and_takes_scores(finished, run):
     assert table.item(3, 5).text() == ""
     type_score(widget, "RML", "0")
     assert not widget.ui.readerMessageLabel.isVisible()
+
+
+def test_how_sure_a_percentage_is_stands_in_the_tool_tip_until_the_numbers_are_edited(finished):
+    _module, widget, result = finished
+    table = widget.ui.scoreTable
+    assert "to" not in table.item(0, 3).toolTip().split(":")[-1]
+    sure = {
+        "lesion_percent": 4.0,
+        "score": 1,
+        "lesion_percent_low": 2.5,
+        "lesion_percent_high": 6.0,
+        "score_low": 1,
+        "score_high": 2,
+    }
+    result.set_rows([replace(result.rows[0], **sure), *result.rows[1:]], "network")
+    widget.results.forget()
+    widget.results.update()
+    for column in (3, 4):
+        tip = table.item(0, column).toolTip()
+        assert tip.startswith("left upper lobe: 2.5 to 6.0 %, score 1 (1–2);")
+    assert table.item(0, 0).toolTip() == "left upper lobe"
+    widget.ui.thresholdSlider.value = 0.3
+    assert table.item(0, 3).toolTip() == "left upper lobe"
 
 
 def test_the_threshold_moves_segment_table_and_chart(finished, run):

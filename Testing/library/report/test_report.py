@@ -137,6 +137,19 @@ class TestTabulate:
         with pytest.raises(ValueError, match="labels must be"):
             tabulate(lobes, np.full((1, 2, 2), lesion, np.int16), 1.0)
 
+    def test_an_interval_holds_what_is_reported_and_says_which_scores_it_reaches(self):
+        lobes, lesions, _ = tiny()
+        ends = {Lobe.LUL: (0.24, 0.31), Lobe.LLL: (0.035, 0.06), Lobe.RLL: (0.8, 0.9)}
+        rows, totals = tabulate(lobes, lesions, VOXEL_ML, intervals=ends)
+        lul, lll, rul, _, rll = rows
+        assert (lul.lesion_percent_low, lul.lesion_percent_high) == (24.0, 31.0)
+        assert (lul.score_low, lul.score_high, lul.scores) == (2, 3, "3 (2–3)")
+        # 3 % were found, which the ends from the network's grid do not hold
+        assert (lll.lesion_percent_low, lll.lesion_percent_high) == (3.0, 6.0)
+        assert (rll.lesion_percent_high, rll.scores) == (100.0, "5")
+        assert (rul.lesion_percent_low, rul.score_low, rul.scores) == (None, None, "0")
+        assert all(row.lesion_percent_low is None for row in totals)
+
     def test_other_shapes_are_refused(self):
         with pytest.raises(ValueError, match="one shape"):
             tabulate(np.zeros((1, 2, 2), int), np.zeros((1, 2, 3), int), 1.0)
@@ -159,6 +172,22 @@ class TestFiles:
         assert table["RML"]["status"] == "not assessable: it is cut off"
         assert "None" not in text
         assert "\r" not in text
+
+    def test_intervals_are_in_all_three_files_and_nothing_where_there_are_none(self):
+        lobes, lesions, vessels = tiny()
+        ends = {Lobe.LUL: (0.24, 0.31)}
+        rows, totals = tabulate(lobes, lesions, VOXEL_ML, None, None, vessels, ends)
+        report = replace(make_report(), rows=rows, totals=totals)
+        table = {line["lobe"]: line for line in csv.DictReader(io.StringIO(to_csv(report)))}
+        columns = ("lesion_percent_low", "lesion_percent_high", "score_low", "score_high")
+        assert [table["LUL"][name] for name in columns] == ["24.0", "31.0", "2", "3"]
+        assert [table["LLL"][name] for name in columns] == [""] * 4
+        assert [to_json(report)["lobes"][0][name] for name in columns] == [24.0, 31.0, 2, 3]
+        page = to_html(report)
+        assert "<small>24.0–31.0</small>" in page
+        assert "3 (2–3)" in page
+        assert "nine of ten lobes" in page
+        assert "nine of ten lobes" not in to_html(make_report())
 
     def test_json_is_plain_and_complete(self):
         data = to_json(make_report())
