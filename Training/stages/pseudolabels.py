@@ -193,10 +193,11 @@ def _with_ranked_shares(
         setting="pseudolabels.workers",
     )
     found: dict[str, Mapping[Lobe, float]] = {}
-    for number, (task, fractions) in enumerate(work, start=1):
+    for number, (task, (fractions, is_new)) in enumerate(work, start=1):
         if fractions is not None:
             found[task.case.name] = fractions
-        report(f"{number}/{len(tasks)} {task.case.name}: how much of each lobe is lesion")
+        if is_new:
+            report(f"{number}/{len(tasks)} {task.case.name}: how much of each lobe is lesion")
         progress(number / len(tasks))
     shares = ranked_shares({t.case.name: t.case.scores for t in tasks}, found)
     return [
@@ -205,18 +206,20 @@ def _with_ranked_shares(
     ]
 
 
-def _regress(task: PseudoLabelTask) -> Mapping[Lobe, float] | None:
-    """Return the lesion fractions of a scan; None if its label hangs on none of them.
+def _regress(task: PseudoLabelTask) -> tuple[Mapping[Lobe, float] | None, bool]:
+    """Return the lesion fractions of a scan, and whether they were computed now.
 
-    They are written down, and the map that was computed with them is kept until the label is made.
+    There are none if the label hangs on none: a person made it, or each lobe is scored 0. They are
+    written down, and the map that was computed with them is kept until the label is made.
     """
     note = _read_note(task)
     if task.given is not None or _is_edited(_checksum(task.file), note):
-        return None
+        return None, False
     lobes = np.asarray(task.case.load("segmentation/lobes"))
     if task.config.pseudolabels.use_scores and _is_free(task.case, lobes):
-        return None
-    if note.regressed_from != task.regressed_from:
+        return None, False
+    is_new = note.regressed_from != task.regressed_from
+    if is_new:
         maps = compute_maps(task.case, task.teacher.with_name(REGRESSION), task.config)
         shares = {lobe.name: share for lobe, share in maps.fractions.items()}
         kept = ""
@@ -230,7 +233,7 @@ def _regress(task: PseudoLabelTask) -> Mapping[Lobe, float] | None:
             map=kept,
         )
         _write_note(task, note)
-    return {Lobe[name]: share for name, share in note.fractions.items()}
+    return {Lobe[name]: share for name, share in note.fractions.items()}, is_new
 
 
 def ranked_shares(

@@ -267,7 +267,7 @@ def test_ranked_labels_ask_the_regression_once_and_leave_no_map_behind(run, rank
     assert shares["case-0", Lobe.LUL] == 0
     lines = []
     make_pseudolabels(cases, run, ranked, lines.append)
-    assert [line.partition(": ")[2] for line in lines[3:]] == ["there already"] * 3
+    assert [line.partition(": ")[2] for line in lines] == ["there already"] * 3
     assert len(pseudolabels.compute_maps.asked) == 3
 
 
