@@ -33,6 +33,7 @@ def _makeImportable() -> None:
 _makeImportable()
 
 from DRAMLesionPanel import cards, dependencies  # noqa: E402
+from DRAMLesionPanel.comparison_panel import ComparisonPanel  # noqa: E402
 from DRAMLesionPanel.improvement_panel import ImprovementPanel  # noqa: E402
 from DRAMLesionPanel.lobe_matches import LobeMatches  # noqa: E402
 from DRAMLesionPanel.logic import DRAMLesionLogic, makePhantom  # noqa: E402
@@ -125,6 +126,7 @@ class DRAMLesionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.results: Any = None
         self.points: Any = None
         self.improvement: Any = None
+        self.comparison: Any = None
         self._parameterNode = None
         self._guiTag = None
         self._lobeKeys = {}
@@ -147,6 +149,7 @@ class DRAMLesionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.improvement = ImprovementPanel(
             self.ui, self.logic, self._parameters, self.onBetterWeights
         )
+        self.comparison = ComparisonPanel(self.layout, self.logic, self._parameters)
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.StartCloseEvent, self.onSceneStartClose)
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.EndCloseEvent, self.onSceneEndClose)
         self.addObserver(
@@ -168,6 +171,8 @@ class DRAMLesionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self.points.sceneCloses()
         if self.improvement is not None:
             self.improvement.abandon()
+        if self.comparison is not None:
+            self.comparison.abandon()
         self._forgetParameterNode()
         self.removeObservers()
 
@@ -187,6 +192,7 @@ class DRAMLesionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def onSceneStartClose(self, caller=None, event=None):
         self._abandonRun()
+        self.comparison.abandon()
         self.points.sceneCloses()
         self.results.sceneCloses()
         self._forgetParameterNode()
@@ -216,7 +222,8 @@ class DRAMLesionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         from DRAMLesionLib.mrml.result import result_node_ids
 
         hidden = tuple(result_node_ids())
-        for selector in (self.ui.inputVolumeSelector, self.ui.lobesNodeSelector):
+        own = (self.ui.inputVolumeSelector, self.ui.lobesNodeSelector)
+        for selector in (*own, *self.comparison.selectors):
             offered = selector.sortFilterProxyModel()
             if tuple(offered.hiddenNodeIDs) != hidden:
                 offered.hiddenNodeIDs = hidden
@@ -273,6 +280,7 @@ class DRAMLesionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.points.update()
         self.training.update()
         self.improvement.update()
+        self.comparison.update()
         self._updateStatus()
 
     def _onInputChanged(self) -> None:
