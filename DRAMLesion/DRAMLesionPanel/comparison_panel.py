@@ -167,6 +167,7 @@ class ComparisonPanel:
 
     def _onProgress(self, stage: str, fraction: float) -> None:
         texts = {
+            "read": _("Reading the CTs …"),
             "earlier": _("The earlier CT …"),
             "later": _("The later CT …"),
             "compare": _("Laying one over the other …"),

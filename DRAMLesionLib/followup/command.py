@@ -41,7 +41,7 @@ def compare(options: argparse.Namespace, progress: Progress) -> str:
     """
     from DRAMLesionLib.followup import compare as comparing
     from DRAMLesionLib.followup import output, page
-    from DRAMLesionLib.followup.timepoint import Given, load
+    from DRAMLesionLib.followup.timepoint import Given, read, with_results
 
     output.check_output(options.output)
     both = (
@@ -58,19 +58,23 @@ def compare(options: argparse.Namespace, progress: Progress) -> str:
 
         return LesionPipeline(options.device, options.weights or BUNDLED, options.lobe_provider)
 
+    progress("read", 0.0)
+    scans = [read(given) for given in both]
+    comparing.check_pair(*scans)
     # a CT that has to be segmented takes longer than all the rest
     shares = [0.1 if given.is_results else 0.7 for given in both]
     whole = sum(shares) + 0.4
-    done = 0.0
-    scans = []
-    for given, share in zip(both, shares, strict=True):
-        scans.append(load(given, pipeline, _part(progress, given.which, done, share / whole)))
+    done = 0.02
+    times = []
+    for given, scan, share in zip(both, scans, shares, strict=True):
+        part = _part(progress, given.which, done, share / whole)
+        times.append(with_results(given, scan, pipeline, part))
         done += share / whole
     comparison, found = comparing.compare(
-        scans[0], scans[1], _part(progress, "compare", done, 0.95 - done)
+        times[0], times[1], _part(progress, "compare", done, 0.95 - done)
     )
     progress("write", 0.95)
-    written = output.write_comparison(comparison, scans[0], scans[1], found, options.output)
+    written = output.write_comparison(comparison, times[0], times[1], found, options.output)
     lines = [f"note: {warning.message}" for warning in comparison.warnings]
     lines.append(page.findings(comparison))
     return "\n".join([*lines, *(f"wrote {path}" for path in written)])

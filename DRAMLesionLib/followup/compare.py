@@ -10,7 +10,7 @@ import SimpleITK as sitk
 
 from DRAMLesionLib.errors import InputError, ScanWarning
 from DRAMLesionLib.followup.lesions import LEAST_ML, match
-from DRAMLesionLib.followup.model import KINDS, Change, Comparison, Fit, LobeChange, Timepoint
+from DRAMLesionLib.followup.model import KINDS, Change, Comparison, Fit, LobeChange, Scan, Timepoint
 from DRAMLesionLib.followup.registration import Lungs, Registration, register
 from DRAMLesionLib.followup.uncertainty import border_ml, breath_ml, of_change
 from DRAMLesionLib.images import geometry
@@ -57,8 +57,7 @@ def compare(
             the lungs do not lie over each other as those of one person do.
     """
     tell = progress or (lambda _: None)
-    days = _days(earlier, later)
-    _refuse_twice(earlier, later)
+    days = check_pair(earlier, later)
     for scan, which in ((earlier, "earlier"), (later, "later")):
         lobes = sitk.GetArrayViewFromImage(scan.lobes)
         if not lobes.any():
@@ -84,6 +83,20 @@ def compare(
     )
     tell(1.0)
     return comparison, found
+
+
+def check_pair(earlier: Scan | Timepoint, later: Scan | Timepoint) -> int | None:
+    """Find out, before anything is computed, that two CTs cannot be compared.
+
+    Returns:
+        Days between them, None if that is not known.
+
+    Raises:
+        InputError: If it is one CT twice, or they are given in the wrong order.
+    """
+    days = _days(earlier, later)
+    _refuse_twice(earlier, later)
+    return days
 
 
 def lobe_changes(
@@ -209,7 +222,7 @@ def _lung_ml(scan: Timepoint) -> float:
     return float(np.count_nonzero(lobes)) * geometry.voxel_ml(scan.lobes)
 
 
-def _days(earlier: Timepoint, later: Timepoint) -> int | None:
+def _days(earlier: Scan | Timepoint, later: Scan | Timepoint) -> int | None:
     if earlier.taken is None or later.taken is None:
         return None
     if later.taken < earlier.taken:
@@ -221,7 +234,7 @@ def _days(earlier: Timepoint, later: Timepoint) -> int | None:
     return (later.taken - earlier.taken).days
 
 
-def _refuse_twice(earlier: Timepoint, later: Timepoint) -> None:
+def _refuse_twice(earlier: Scan | Timepoint, later: Scan | Timepoint) -> None:
     if not geometry.same_grid(earlier.ct, later.ct):
         return
     a, b = sitk.GetArrayViewFromImage(earlier.ct), sitk.GetArrayViewFromImage(later.ct)

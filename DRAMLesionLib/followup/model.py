@@ -23,6 +23,23 @@ KINDS = ("ground_glass", "mixed", "consolidation")
 
 
 @dataclass(frozen=True)
+class Scan:
+    """One of the two CTs as it was read, without results.
+
+    Attributes:
+        ct: HU.
+        warnings: What reading it has found.
+        taken: See :class:`Timepoint`.
+        patient: See :class:`Timepoint`.
+    """
+
+    ct: sitk.Image
+    warnings: tuple[ScanWarning, ...] = ()
+    taken: datetime.date | None = None
+    patient: str | None = None
+
+
+@dataclass(frozen=True)
 class Timepoint:
     """One of the two scans with its results; all images on the grid of the CT.
 

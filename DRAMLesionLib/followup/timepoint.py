@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import SimpleITK as sitk
 
 from DRAMLesionLib.errors import InputError, ScanWarning
-from DRAMLesionLib.followup.model import Timepoint
+from DRAMLesionLib.followup.model import Scan, Timepoint
 from DRAMLesionLib.images import geometry
 from DRAMLesionLib.lobes import Lobe
 from DRAMLesionLib.reading import dicom_origin, files
@@ -93,8 +93,21 @@ class _Stored:
     warnings: list[ScanWarning] = field(default_factory=list)
 
 
-def load(
+def read(given: Given) -> Scan:
+    """Read one of the two CTs.
+
+    Raises:
+        InputError: If it cannot be read.
+    """
+    path = given.ct or given.path
+    ct, warnings = files.read_ct(path)
+    taken, patient = dicom_origin.when_and_who(path) if path.is_dir() else (None, None)
+    return Scan(ct, tuple(warnings), taken, patient)
+
+
+def with_results(
     given: Given,
+    scan: Scan,
     pipeline: Callable[[], LesionPipeline],
     progress: Callable[[float], None],
 ) -> Timepoint:
@@ -102,28 +115,26 @@ def load(
 
     Args:
         given: Which.
+        scan: What :func:`read` gave.
         pipeline: Called for what segments, if that is needed.
         progress: Called with the share done, 0 to 1.
 
     Raises:
         InputError: If the CT or the results cannot be used, or do not belong together.
     """
-    path = given.ct or given.path
-    ct, warnings = files.read_ct(path)
-    taken, patient = dicom_origin.when_and_who(path) if path.is_dir() else (None, None)
-    progress(0.05)
+    progress(0.0)
     if given.is_results:
-        scan = from_results(given.path, ct, given.which)
+        there = from_results(given.path, scan.ct, given.which)
     else:
         result = pipeline().run(
-            ct,
-            progress=lambda _, fraction: progress(0.05 + 0.95 * fraction),
+            scan.ct,
+            progress=lambda _, fraction: progress(fraction),
             name=f"the {given.which} CT ({given.path})",
-            warnings=warnings,
+            warnings=scan.warnings,
         )
-        scan = Timepoint(ct, result.lobes, result.lesions, result.report)
+        there = Timepoint(scan.ct, result.lobes, result.lesions, result.report)
     progress(1.0)
-    return Timepoint(ct, scan.lobes, scan.lesions, scan.report, taken, patient, scan.warnings)
+    return replace(there, taken=scan.taken, patient=scan.patient)
 
 
 def from_results(folder: Path, ct: sitk.Image, which: str = "given") -> Timepoint:

@@ -65,6 +65,7 @@ class TestCommand:
         assert run(folders, tmp_path / "out", "--json-progress") == 0
         lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
         assert [*dict.fromkeys(line["stage"] for line in lines)] == [
+            "read",
             "earlier",
             "later",
             "compare",
@@ -79,6 +80,12 @@ class TestCommand:
         assert "lobes.csv would be replaced" in capsys.readouterr().err
         assert (folders / "earlier" / "report.json").read_bytes() == before
         assert "comparison.json" not in names(folders / "earlier")
+
+    def test_one_ct_twice_is_told_before_anything_is_computed(self, folders, tmp_path, capsys):
+        ct = str(folders / "earlier ct.nii.gz")
+        assert command_line.main(["compare", ct, ct, "-o", str(tmp_path / "out")]) == 1
+        assert "are the same, voxel by voxel" in capsys.readouterr().err
+        assert names(tmp_path / "out") == set()
 
     def test_ctrl_c_leaves_nothing(self, folders, tmp_path, monkeypatch, capsys):
         def stopped(*_):

@@ -5,7 +5,7 @@ import SimpleITK as sitk
 
 from DRAMLesionLib import writing
 from DRAMLesionLib.errors import InputError
-from DRAMLesionLib.followup.timepoint import Given, from_results, load
+from DRAMLesionLib.followup.timepoint import Given, from_results, read, with_results
 from Testing.library.followup.pairs import box_scan, write_results
 
 A, B = (6, 6, 6), (40, 40, 40)
@@ -22,20 +22,20 @@ def results(scan, tmp_path):
 
 
 def test_results_come_back_as_they_were_written(scan, results):
-    read = from_results(results, scan.ct)
-    assert read.warnings == ()
-    assert read.report.row("RUL").lesion_ml == scan.report.row("RUL").lesion_ml
-    assert read.report.weights == scan.report.weights
-    assert read.report.version == "1.2.3"
-    assert read.report.row("RML").status.startswith("not assessable: no voxel")
+    there = from_results(results, scan.ct)
+    assert there.warnings == ()
+    assert there.report.row("RUL").lesion_ml == scan.report.row("RUL").lesion_ml
+    assert there.report.weights == scan.report.weights
+    assert there.report.version == "1.2.3"
+    assert there.report.row("RML").status.startswith("not assessable: no voxel")
 
 
 def test_edited_lesions_are_counted_and_told(scan, results):
     edited = box_scan((A, 8, 1), (B, 4, 1))
     writing.write_image(edited.lesions, results / "lesions.nii.gz")
-    read = from_results(results, scan.ct)
-    assert [warning.code for warning in read.warnings] == ["edited"]
-    assert read.report.row("LUL").lesion_ml == pytest.approx(4**3 * 0.008)
+    there = from_results(results, scan.ct)
+    assert [warning.code for warning in there.warnings] == ["edited"]
+    assert there.report.row("LUL").lesion_ml == pytest.approx(4**3 * 0.008)
 
 
 def test_another_ct_is_refused(results):
@@ -90,7 +90,8 @@ class TestGiven:
         sitk.WriteImage(scan.ct, str(tmp_path / "ct.nii.gz"))
         seen = []
         given = Given(results, tmp_path / "ct.nii.gz", "earlier")
-        read = load(given, lambda: pytest.fail("no network is needed"), seen.append)
-        assert read.taken is None
-        assert read.report.row("RUL").lesion_ml == scan.report.row("RUL").lesion_ml
+        found = read(given)
+        there = with_results(given, found, lambda: pytest.fail("no network"), seen.append)
+        assert there.taken is None
+        assert there.report.row("RUL").lesion_ml == scan.report.row("RUL").lesion_ml
         assert seen[-1] == 1.0
