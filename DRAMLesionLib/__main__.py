@@ -1,4 +1,6 @@
-"""Command line of the library: ``python -m DRAMLesionLib segment|batch|compare|lobes|phantom``.
+"""Command line of the library.
+
+``python -m DRAMLesionLib segment|batch|compare|dicom|lobes|phantom``.
 
 Exit status 0 done, 1 could not be done (one line on standard error), 2 wrong usage, 130 stopped by
 Ctrl-C, 143 by SIGTERM. Heavy imports happen inside the commands, so that ``--help`` is instant.
@@ -122,6 +124,36 @@ def many(options: argparse.Namespace, progress: Progress) -> str:
     return batch.batch(options, _say)
 
 
+def dicom(options: argparse.Namespace, progress: Progress) -> str:
+    """Write the DICOM files of a result that is there."""
+    from DRAMLesionLib.interchange.source import check_installed, listed, source_of, source_of_files
+    from DRAMLesionLib.interchange.write import write_dicom_of
+    from DRAMLesionLib.reading import files
+    from DRAMLesionLib.report.output import DICOM, check_output
+
+    check_installed()
+    check_output(options.output)
+    progress("read", 0.0)
+    ct, _ = files.read_ct(options.ct, options.series)
+    check_output(options.output, ct.GetNumberOfPixels(), dicom=True)
+    if options.slices:
+        source = source_of_files(listed(options.slices), ct)
+    else:
+        source = source_of(options.ct, ct, options.series)
+    progress("write", 0.2)
+    write_dicom_of(
+        options.result,
+        ct,
+        source,
+        options.output,
+        options.kind,
+        not options.untyped,
+        options.edited,
+        lambda fraction: progress("write", 0.2 + 0.8 * fraction),
+    )
+    return "\n".join(f"wrote {options.output / name}" for name in DICOM)
+
+
 def lobes(options: argparse.Namespace, progress: Progress) -> str:
     """Find the lobes of a CT and write them as a label map."""
     from DRAMLesionLib import writing
@@ -192,6 +224,9 @@ def _parser() -> argparse.ArgumentParser:
     _add_provider(command)
     _add_networks(command)
 
+    command = _command(commands, "dicom", dicom, "the DICOM files of a result that is there")
+    _add_dicom(command)
+
     command = _command(commands, "lobes", lobes, "the five lobes as a label map")
     _add_ct(command)
     command.add_argument("-o", "--output", type=Path, required=True, help="label map to write")
@@ -241,6 +276,36 @@ def _add_batch(command: argparse.ArgumentParser) -> None:
     command.set_defaults(check=batch.check_options, stopped="start again to go on")
 
 
+def _add_dicom(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "result", type=Path, metavar="RESULT", help="folder that segment has written for the CT"
+    )
+    _add_scan(command)
+    command.add_argument("-o", "--output", type=Path, required=True, help="folder for the files")
+    command.add_argument(
+        "--slices",
+        type=Path,
+        metavar="FILE",
+        help="text file with the path of each DICOM image, one a line, where CT is no DICOM folder",
+    )
+    command.add_argument(
+        "--kind",
+        choices=("binary", "labelmap"),
+        default="binary",
+        help="how segmentations are stored",
+    )
+    command.add_argument(
+        "--untyped", action="store_true", help="lesions are 1, whatever their type"
+    )
+    command.add_argument(
+        "--edited",
+        nargs="+",
+        choices=("lesions", "lobes"),
+        default=(),
+        help="what a person has changed in the result",
+    )
+
+
 def _add_way(command: argparse.ArgumentParser) -> None:
     """Add what says how a CT is taken the whole way, and what is written."""
     command.add_argument(
@@ -261,6 +326,11 @@ def _add_networks(command: argparse.ArgumentParser) -> None:
 
 
 def _add_ct(command: argparse.ArgumentParser) -> None:
+    _add_scan(command)
+    _add_provider(command)
+
+
+def _add_scan(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "ct",
         type=Path,
@@ -270,7 +340,6 @@ def _add_ct(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--series", metavar="UID", help="which DICOM series, where the folder holds several"
     )
-    _add_provider(command)
 
 
 def _add_provider(command: argparse.ArgumentParser) -> None:

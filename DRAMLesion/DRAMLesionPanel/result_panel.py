@@ -7,6 +7,7 @@ import slicer
 from slicer.i18n import tr as _
 
 from DRAMLesionPanel import legend, views
+from DRAMLesionPanel.dicom_button import DicomButton
 from DRAMLesionPanel.editor import PseudoLabelEditor
 from DRAMLesionPanel.parameters import DRAMLesionParameterNode, HeatMap
 from DRAMLesionPanel.report_buttons import ReportButtons
@@ -45,6 +46,7 @@ class ResultPanel:
         self.surfaces = SurfacesButton(ui.show3DButton, findResult)
         self._table = ScoreTable(ui.scoreTable, self.onReaderScore, self.onRow)
         self._report = ReportButtons(ui, findResult)
+        self.dicom = DicomButton(ui, findResult, self._counted)
         self._study = StudyList(ui.studyLabel, ui.studyTable, self.onStudyRow)
         for text in (_("Lesions of the network"), _("Pseudo-label")):
             ui.tableSourceBox.addItem(text)
@@ -70,6 +72,7 @@ class ResultPanel:
         """Let go of everything in a scene that is about to close."""
         self._preview = self._heatMap = self._viewed = None
         self.surfaces.show(None)
+        self.dicom.abandon()
         self.editor.sceneCloses()
         self._ui.editButton.checked = False
         self.forget()
@@ -85,6 +88,7 @@ class ResultPanel:
             widget.enabled = result is not None
         ui.showChartButton.enabled = result is not None
         self._report.update(result)
+        self.dicom.update(result)
         if result is None:
             self._showNothing()
         elif self._shown != result.node.GetID():
@@ -246,6 +250,12 @@ class ResultPanel:
 
     def onUpdateScores(self, _checked: bool = False) -> None:
         self.onTableSource(self._ui.tableSourceBox.currentIndex)
+
+    def _counted(self, result: "Result") -> None:
+        """The table was counted anew, though nobody has asked for it: show its numbers."""
+        if self._shown == result.node.GetID():
+            self._showNumbers(result)
+            self._onChanged()
 
     def onReaderScore(self, lobe: str, text: str) -> None:
         from DRAMLesionLib.lobes import Lobe

@@ -164,6 +164,9 @@ class DRAMLesionTest(ScriptedLoadableModuleTest):
         mask = (node.GetMaskMode(), node.GetMaskSegmentID())
         ui.editButton.checked = False
         self._check(mask == (single, "lungs"), "the editor is masked to the lobes")
+        why = str(ui.dicomButton.toolTip)
+        isGrey = not ui.dicomButton.enabled and "did not come from DICOM" in why
+        self._check(isGrey, "a phantom has no DICOM files, and the button says so")
         other = slicer.modules.volumes.logic().CloneVolume(slicer.mrmlScene, ct, "another CT")
         ui.inputVolumeSelector.setCurrentNode(other)
         shown = result.get("segmentation").GetDisplayNode().GetVisibility()

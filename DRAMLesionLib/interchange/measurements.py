@@ -9,11 +9,11 @@ import numpy as np
 import SimpleITK as sitk
 
 from DRAMLesionLib.interchange import codes
+from DRAMLesionLib.interchange.findings import Findings
 from DRAMLesionLib.interchange.segmentation import NAME, parameters, series_number
 from DRAMLesionLib.interchange.source import Source
 from DRAMLesionLib.lobes import Lobe
 from DRAMLesionLib.report.model import LESION_LABELS, LobeRow
-from DRAMLesionLib.report.result import LesionResult
 
 if TYPE_CHECKING:
     import highdicom as hd
@@ -23,7 +23,7 @@ _TYPES = len(LESION_LABELS) + 1
 
 
 def measurement_report(
-    source: Source, result: LesionResult, lobes: hd.seg.Segmentation
+    source: Source, findings: Findings, lobes: hd.seg.Segmentation
 ) -> hd.sr.Comprehensive3DSR:
     """Return the report.
 
@@ -33,18 +33,18 @@ def measurement_report(
 
     Args:
         source: Slices of the CT.
-        result: What the pipeline gave.
-        lobes: Segmentation of the lobes, of the same result.
+        findings: Lobes and lesions, and their numbers.
+        lobes: Segmentation of the lobes, of the same findings.
     """
     import highdicom as hd
 
-    rows = [row for row in result.report.rows if row.assessed]
-    means = mean_densities(result.ct, result.lobes, result.lesions)
-    groups: list[Any] = [_lobe_group(row, source, result, lobes) for row in rows]
-    groups += [g for row in rows for g in _type_groups(row, result, means)]
-    groups += list(_total_groups(result))
+    rows = [row for row in findings.report.rows if row.assessed]
+    means = mean_densities(findings.ct, findings.lobes, findings.lesions)
+    groups: list[Any] = [_lobe_group(row, source, findings, lobes) for row in rows]
+    groups += [g for row in rows for g in _type_groups(row, findings, means)]
+    groups += list(_total_groups(findings))
     content = hd.sr.MeasurementReport(
-        observation_context=hd.sr.ObservationContext(observer_device_context=_device(result)),
+        observation_context=hd.sr.ObservationContext(observer_device_context=_device(findings)),
         procedure_reported=codes.CHEST_CT,
         imaging_measurements=groups,
         language_of_content_item_and_descendants=hd.sr.LanguageOfContentItemAndDescendants(
@@ -93,7 +93,7 @@ def mean_densities(
 
 
 def _lobe_group(
-    row: LobeRow, source: Source, result: LesionResult, lobes: hd.seg.Segmentation
+    row: LobeRow, source: Source, findings: Findings, lobes: hd.seg.Segmentation
 ) -> hd.sr.VolumetricROIMeasurementsAndQualitativeEvaluations:
     import highdicom as hd
 
@@ -109,7 +109,7 @@ def _lobe_group(
         referenced_segment=segment,
         finding_type=codes.LOBE,
         finding_sites=[_site(lobe)],
-        algorithm_id=_algorithm(result),
+        algorithm_id=_algorithm(findings),
         measurements=[
             _measured(codes.VOLUME, row.volume_ml, codes.MILLILITRE),
             _measured(codes.SHARE, row.lesion_percent, codes.PERCENT),
@@ -119,11 +119,10 @@ def _lobe_group(
 
 
 def _type_groups(
-    row: LobeRow, result: LesionResult, means: dict[tuple[Lobe, int], float]
+    row: LobeRow, findings: Findings, means: dict[tuple[Lobe, int], float]
 ) -> Iterator[hd.sr.MeasurementsAndQualitativeEvaluations]:
     lobe = Lobe[row.name]
-    for label, name in LESION_LABELS.items():
-        ml = getattr(row, f"{name.replace(' ', '_')}_ml")
+    for label, (name, finding, ml) in _kinds(row, findings.typed).items():
         measurements = [
             _measured(codes.VOLUME, ml, codes.MILLILITRE),
             _measured(codes.SHARE, 100.0 * ml / (row.volume_ml or 1.0), codes.PERCENT),
@@ -134,25 +133,37 @@ def _type_groups(
                 _measured(codes.ATTENUATION, mean, codes.HOUNSFIELD, derivation=codes.MEAN)
             )
         title = f"{name}, {row.full_name}"
-        yield _group(title, codes.LESIONS[label], [_site(lobe)], measurements, result)
+        yield _group(title, finding, [_site(lobe)], measurements, findings)
+
+
+def _kinds(row: LobeRow, is_typed: bool) -> dict[int, tuple[str, Code, Any]]:
+    """Return name, code and volume of what is measured in a lobe, by its label."""
+    if not is_typed:
+        return {1: ("lesions", codes.LESION, row.lesion_ml)}
+    return {
+        label: (name, codes.LESIONS[label], getattr(row, f"{name.replace(' ', '_')}_ml"))
+        for label, name in LESION_LABELS.items()
+    }
 
 
 def _total_groups(
-    result: LesionResult,
+    findings: Findings,
 ) -> Iterator[hd.sr.MeasurementsAndQualitativeEvaluations]:
     import highdicom as hd
 
-    total = result.report.row("total")
+    total = findings.report.row("total")
     if not total.assessed:
         return
     measurements = [
         _measured(codes.VOLUME, total.lesion_ml, codes.MILLILITRE),
         _measured(codes.SHARE, total.lesion_percent, codes.PERCENT),
     ]
-    if result.report.total_score is not None:
-        measurements.append(_measured(codes.TOTAL_SCORE, result.report.total_score, codes.NO_UNITS))
+    if findings.report.total_score is not None:
+        measurements.append(
+            _measured(codes.TOTAL_SCORE, findings.report.total_score, codes.NO_UNITS)
+        )
     both = hd.sr.FindingSite(codes.LUNG, laterality=codes.BILATERAL)
-    yield _group("lesions, both lungs", codes.LESION, [both], measurements, result)
+    yield _group("lesions, both lungs", codes.LESION, [both], measurements, findings)
 
 
 def _group(
@@ -160,7 +171,7 @@ def _group(
     finding: Code,
     sites: list[Any],
     measurements: list[Any],
-    result: LesionResult,
+    findings: Findings,
 ) -> hd.sr.MeasurementsAndQualitativeEvaluations:
     import highdicom as hd
 
@@ -168,7 +179,7 @@ def _group(
         tracking_identifier=hd.sr.TrackingIdentifier(uid=hd.UID(), identifier=title),
         finding_type=finding,
         finding_sites=sites,
-        algorithm_id=_algorithm(result),
+        algorithm_id=_algorithm(findings),
         measurements=measurements,
     )
 
@@ -192,14 +203,14 @@ def _measured(
     return hd.sr.Measurement(name, round(float(value), 3), unit, derivation=derivation)
 
 
-def _algorithm(result: LesionResult) -> hd.sr.AlgorithmIdentification:
+def _algorithm(findings: Findings) -> hd.sr.AlgorithmIdentification:
     import highdicom as hd
 
-    sums = [f"{name}: {text}" for name, text in parameters(result.report).items()]
-    return hd.sr.AlgorithmIdentification(NAME, result.report.version, parameters=sums)
+    sums = [f"{name}: {text}" for name, text in parameters(findings.report).items()]
+    return hd.sr.AlgorithmIdentification(NAME, findings.report.version, parameters=sums)
 
 
-def _device(result: LesionResult) -> hd.sr.ObserverContext:
+def _device(findings: Findings) -> hd.sr.ObserverContext:
     import highdicom as hd
     from pydicom.sr.codedict import codes as known
 
@@ -209,6 +220,6 @@ def _device(result: LesionResult) -> hd.sr.ObserverContext:
             uid=hd.UID(),
             name=NAME,
             manufacturer_name=NAME,
-            model_name=result.report.version,
+            model_name=findings.report.version,
         ),
     )

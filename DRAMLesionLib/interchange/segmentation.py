@@ -11,6 +11,7 @@ import SimpleITK as sitk
 
 from DRAMLesionLib.errors import InputError
 from DRAMLesionLib.interchange import codes
+from DRAMLesionLib.interchange.findings import Findings, Part
 from DRAMLesionLib.interchange.source import Source
 from DRAMLesionLib.report.drawing import TYPE_COLOURS
 from DRAMLesionLib.report.model import Report
@@ -23,9 +24,6 @@ Kind = Literal["binary", "labelmap"]
 """Whether a segmentation has frames for each segment, or one number for each voxel."""
 
 NAME = "DRAMLesion"
-VESSELS = 4
-"""Number of the vessels' segment, behind the types of lesions."""
-
 _SERIES = {"lesions": 9401, "lobes": 9402, "measurements": 9403}
 """Numbers of the new series: beyond those of scanners."""
 
@@ -51,32 +49,29 @@ class Segment:
     region: Code | None = None
 
 
-def lesion_segmentation(
-    source: Source, lesions: sitk.Image, vessels: sitk.Image, report: Report, kind: Kind
-) -> hd.seg.Segmentation:
+def lesion_segmentation(source: Source, findings: Findings, kind: Kind) -> hd.seg.Segmentation:
     """Return the lesions by type (segments 1 to 3) and the vessels (4).
+
+    Lesions that are not told apart by type are segment 1, and the vessels 2.
 
     Args:
         source: Slices of the CT.
-        lesions: uint8 labels on the grid of the CT: 1 ground glass, 2 consolidation, 3 mixed.
-        vessels: uint8 mask on the same grid, without voxels of lesions.
-        report: What produced them.
+        findings: Lesions and vessels, and what produced them.
         kind: How they are stored.
     """
-    numbers = sitk.GetArrayFromImage(lesions)
-    numbers[sitk.GetArrayFromImage(vessels) > 0] = VESSELS
-    return _segmentation(source, numbers, _lesion_segments(), report, kind, "lesions")
+    segments = _lesion_segments(findings.typed)
+    numbers = sitk.GetArrayFromImage(findings.lesions)
+    numbers[sitk.GetArrayFromImage(findings.vessels) > 0] = max(segments)
+    is_edited = "lesions" in findings.edited
+    return _segmentation(source, numbers, segments, findings.report, kind, "lesions", is_edited)
 
 
-def lobe_segmentation(
-    source: Source, lobes: sitk.Image, report: Report, kind: Kind
-) -> hd.seg.Segmentation:
+def lobe_segmentation(source: Source, findings: Findings, kind: Kind) -> hd.seg.Segmentation:
     """Return the lobes, numbered as :class:`~DRAMLesionLib.lobes.Lobe`.
 
     Args:
         source: Slices of the CT.
-        lobes: uint8 labels on the grid of the CT.
-        report: What produced them.
+        findings: Lobes, and what produced them.
         kind: How they are stored.
     """
     segments = {
@@ -89,8 +84,9 @@ def lobe_segmentation(
         )
         for lobe, (site, side) in codes.LOBES.items()
     }
-    numbers = sitk.GetArrayFromImage(lobes)
-    return _segmentation(source, numbers, segments, report, kind, "lobes")
+    numbers = sitk.GetArrayFromImage(findings.lobes)
+    is_edited = "lobes" in findings.edited
+    return _segmentation(source, numbers, segments, findings.report, kind, "lobes", is_edited)
 
 
 def check_source(source: Source) -> None:
@@ -106,13 +102,13 @@ def check_source(source: Source) -> None:
         rows=(), totals=(), total_score=None, lobes_source="", grid={}, version="0", created=""
     )
     try:
-        _segmentation(source, nothing, _lesion_segments(), trial, "binary", "lesions")
+        _segmentation(source, nothing, _lesion_segments(True), trial, "binary", "lesions")
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         message = (
             f"the CT cannot get DICOM results: {error}; send it from the scanner or archive again, "
-            "or leave --dicom out"
+            "or do without DICOM results"
         )
-        stored = "the headers of the CT lack what DICOM results need: leave --dicom out"
+        stored = "the headers of the CT lack what DICOM results need: do without DICOM results"
         raise InputError(message, stored=stored) from error
 
 
@@ -135,14 +131,15 @@ def series_number(name: str) -> int:
     return _SERIES[name]
 
 
-def _lesion_segments() -> dict[int, Segment]:
+def _lesion_segments(is_typed: bool) -> dict[int, Segment]:
+    kinds = codes.LESIONS if is_typed else {1: codes.LESION}
     segments = {
         label: Segment(code.meaning, codes.ALTERED, code, TYPE_COLOURS[label], region=codes.LUNG)
-        for label, code in codes.LESIONS.items()
+        for label, code in kinds.items()
     }
     colour = codes.COLOURS["vessels"]
     vessels = Segment("Vessels", codes.ANATOMY, codes.VESSEL, colour, region=codes.LUNG)
-    return {**segments, VESSELS: vessels}
+    return {**segments, len(segments) + 1: vessels}
 
 
 def _segmentation(
@@ -151,25 +148,29 @@ def _segmentation(
     segments: Mapping[int, Segment],
     report: Report,
     kind: Kind,
-    name: str,
+    name: Part,
+    is_edited: bool = False,
 ) -> hd.seg.Segmentation:
     import highdicom as hd
 
     column, row, plane = source.spacing
+    maker = f"{NAME}, edited by hand" if is_edited else NAME
     result = hd.seg.Segmentation(
         source_images=list(source.slices),
         pixel_array=numbers,
         # of the voxels: what a CT says of the thickness of its slices may be missing, or another
         pixel_measures=hd.PixelMeasuresSequence([row, column], plane, plane),
         segmentation_type=kind.upper(),
-        segment_descriptions=[_described(n, s, report) for n, s in segments.items()],
+        segment_descriptions=[
+            _described(number, segment, report, is_edited) for number, segment in segments.items()
+        ],
         series_instance_uid=hd.UID(),
         series_number=series_number(name),
         sop_instance_uid=hd.UID(),
         instance_number=1,
         device_serial_number=report.version,
         content_label=name.upper(),
-        content_description=f"{name.capitalize()} by {NAME}, research use only",
+        content_description=f"{name.capitalize()} by {maker}, research use only",
         series_description=f"{NAME} {name}",
         omit_empty_frames=bool(numbers.any()),
         **device(report),
@@ -178,16 +179,19 @@ def _segmentation(
     return result
 
 
-def _described(number: int, segment: Segment, report: Report) -> hd.seg.SegmentDescription:
+def _described(
+    number: int, segment: Segment, report: Report, is_edited: bool
+) -> hd.seg.SegmentDescription:
     import highdicom as hd
     from highdicom.color import CIELabColor
 
+    how = hd.seg.SegmentAlgorithmTypeValues
     described = hd.seg.SegmentDescription(
         segment_number=number,
         segment_label=segment.label,
         segmented_property_category=segment.category,
         segmented_property_type=segment.type,
-        algorithm_type=hd.seg.SegmentAlgorithmTypeValues.AUTOMATIC,
+        algorithm_type=how.SEMIAUTOMATIC if is_edited else how.AUTOMATIC,
         algorithm_identification=hd.AlgorithmIdentificationSequence(
             NAME, codes.METHOD, report.version, parameters=parameters(report)
         ),

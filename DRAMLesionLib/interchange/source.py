@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,6 +11,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from DRAMLesionLib.errors import InputError, MissingDependencyError
+from DRAMLesionLib.paths import content_of
 from DRAMLesionLib.reading.dicom import series_files
 from DRAMLesionLib.reading.dicom_header import quiet_parser
 
@@ -86,15 +87,47 @@ def source_of(path: Path, ct: sitk.Image, series_uid: str | None = None) -> Sour
     if not path.is_dir():
         message = (
             f"{path.name} is no folder with a DICOM series: DICOM results belong to the study of "
-            "their CT; give the folder that it was converted from, or leave --dicom out"
+            "their CT; give the folder that it was converted from, or do without DICOM results"
         )
         raise InputError(message)
-    import pydicom
+    return source_of_files(series_files(path, series_uid), ct)
 
+
+def listed(path: Path) -> list[Path]:
+    """Return the paths in a text file, one a line.
+
+    Raises:
+        InputError: If it cannot be read, or one of them is no file.
+    """
+    try:
+        text = content_of(path).decode("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        message = f"{path} cannot be read as a list of files: give a UTF-8 text, one path a line"
+        raise InputError(message) from error
+    paths = [Path(line) for line in text.split("\n") if line.strip()]
+    gone = [one for one in paths if not one.is_file()]
+    if gone:
+        message = (
+            f"{len(gone)} of the {len(paths)} DICOM images of the CT are no longer where they were "
+            f"({gone[0]}): import the series again"
+        )
+        stored = "DICOM images of the CT are no longer where they were"
+        raise InputError(message, stored=stored)
+    return paths
+
+
+def source_of_files(paths: Iterable[Path], ct: sitk.Image) -> Source:
+    """Return the slices of a CT from their files, in any order.
+
+    Args:
+        paths: DICOM files; those of which the CT has no plane are left out.
+        ct: The CT.
+
+    Raises:
+        InputError: If a file is no DICOM image, or as for :func:`source_of`.
+    """
     with quiet_parser():
-        slices = [
-            pydicom.dcmread(p, stop_before_pixels=True) for p in series_files(path, series_uid)
-        ]
+        slices = [_header(path) for path in paths]
     _check_identifiers(slices)
     for one in slices:
         for name in _MAY_BE_EMPTY:
@@ -105,6 +138,20 @@ def source_of(path: Path, ct: sitk.Image, series_uid: str | None = None) -> Sour
     return Source(_in_order(slices, ct), ct.GetSpacing())
 
 
+def _header(path: Path) -> Dataset:
+    import pydicom
+    from pydicom.errors import InvalidDicomError
+
+    try:
+        return pydicom.dcmread(path, stop_before_pixels=True)
+    except InvalidDicomError as error:
+        message = (
+            f"{path.name} is no DICOM image: import the series of the CT again, or do without "
+            "DICOM results"
+        )
+        raise InputError(message, stored="a file of the CT is no DICOM image") from error
+
+
 def _check_identifiers(slices: Sequence[Dataset]) -> None:
     for name, what in _UIDS.items():
         values = [str(one.get(name, "") or "") for one in slices]
@@ -113,22 +160,23 @@ def _check_identifiers(slices: Sequence[Dataset]) -> None:
             message = (
                 f"the CT cannot get DICOM results: {lacking} of its {len(slices)} slices have no "
                 f"valid identifier of their {what} ({name}); send it from the scanner or archive "
-                "again, or leave --dicom out"
+                "again, or do without DICOM results"
             )
             raise InputError(message)
         several = len(set(values)) > 1
         if several and name in ("StudyInstanceUID", "FrameOfReferenceUID"):
             message = (
                 f"the CT cannot get DICOM results: its slices belong to {len(set(values))} "
-                f"different {what} identifiers ({name}); give a folder with one scan, or leave "
-                "--dicom out"
+                f"different {what} identifiers ({name}); give a folder with one scan, or do "
+                "without DICOM results"
             )
             raise InputError(message)
     images = {str(one.SOPInstanceUID) for one in slices}
     if len(images) < len(slices):
         message = (
             "the CT cannot get DICOM results: several of its slices have the same identifier "
-            "(SOPInstanceUID); send it from the scanner or archive again, or leave --dicom out"
+            "(SOPInstanceUID); send it from the scanner or archive again, or do without DICOM "
+            "results"
         )
         raise InputError(message)
 
@@ -146,7 +194,8 @@ def _in_order(slices: Sequence[Dataset], ct: sitk.Image) -> tuple[Dataset, ...]:
     origin, spacing = np.array(ct.GetOrigin()), np.array(ct.GetSpacing())
     found: dict[int, Dataset] = {}
     for one in slices:
-        if (one.get("Columns"), one.get("Rows")) != size[:2]:
+        placed = one.get("ImagePositionPatient") and one.get("ImageOrientationPatient")
+        if not placed or (one.get("Columns"), one.get("Rows")) != size[:2]:
             continue
         place = np.array([float(v) for v in one.ImagePositionPatient])
         plane = round(float((place - origin) @ axes[:, 2] / spacing[2]))
@@ -159,7 +208,7 @@ def _in_order(slices: Sequence[Dataset], ct: sitk.Image) -> tuple[Dataset, ...]:
         message = (
             f"the CT cannot get DICOM results: {size[2] - len(found)} of its {size[2]} planes of "
             "voxels do not lie where a slice does, as after a tilted gantry or between uneven "
-            "slices; leave --dicom out"
+            "slices; do without DICOM results"
         )
         raise InputError(message)
     return tuple(found[plane] for plane in range(size[2]))

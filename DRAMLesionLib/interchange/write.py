@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from DRAMLesionLib import writing
+from DRAMLesionLib.interchange.findings import Findings, Part, read_findings
 from DRAMLesionLib.interchange.measurements import measurement_report
 from DRAMLesionLib.interchange.segmentation import (
     Kind,
@@ -24,30 +25,36 @@ if TYPE_CHECKING:
     from DRAMLesionLib.report.result import LesionResult
 
 
-def write_dicom(result: LesionResult, source: Source, folder: Path, kind: Kind = "binary") -> None:
+def write_dicom(
+    findings: Findings,
+    source: Source,
+    folder: Path,
+    kind: Kind = "binary",
+    progress: Callable[[float], None] = lambda _: None,
+) -> None:
     """Write ``lesions.seg.dcm``, ``lobes.seg.dcm`` and ``measurements.sr.dcm``.
 
     They belong to the study of the CT and carry its names and identifiers.
 
     Args:
-        result: What the pipeline gave.
+        findings: What is known of the CT.
         source: Slices of the CT.
         folder: Where to; it exists.
         kind: How the segmentations are stored.
+        progress: Called with the share done, 0 to 1; may raise to stop.
 
     Raises:
         OutputError: If they cannot be written.
     """
-    report = result.report
-    lobes = lobe_segmentation(source, result.lobes, report, kind)
-    objects: tuple[Dataset, ...] = (
-        lesion_segmentation(source, result.lesions, result.vessels, report, kind),
-        lobes,
-        measurement_report(source, result, lobes),
-    )
+    lobes = lobe_segmentation(source, findings, kind)
+    progress(0.4)
+    lesions = lesion_segmentation(source, findings, kind)
+    progress(0.8)
+    objects: tuple[Dataset, ...] = (lesions, lobes, measurement_report(source, findings, lobes))
     for name, one in zip(DICOM, objects, strict=True):
         with writing.whole_file(folder / name) as part:
             one.save_as(part)
+    progress(1.0)
 
 
 def dicom_writer(
@@ -68,4 +75,36 @@ def dicom_writer(
     check_installed()
     source = source_of(path, ct, series_uid)
     check_source(source)
-    return lambda result, folder: write_dicom(result, source, folder, kind)
+    return lambda result, folder: write_dicom(Findings.of(result), source, folder, kind)
+
+
+def write_dicom_of(
+    result: Path,
+    ct: sitk.Image,
+    source: Source,
+    output: Path,
+    kind: Kind = "binary",
+    is_typed: bool = True,
+    edited: Collection[Part] = (),
+    progress: Callable[[float], None] = lambda _: None,
+) -> None:
+    """Write the DICOM files of a result that ``segment`` has written before.
+
+    Args:
+        result: Its folder; see :func:`read_findings`.
+        ct: The CT that it belongs to.
+        source: Slices of the CT.
+        output: Where to; made if it is missing. Other files in it are left alone.
+        kind: How the segmentations are stored.
+        is_typed: Whether the lesions are told apart by type.
+        edited: What a person has changed in the result.
+        progress: Called with the share done, 0 to 1; may raise to stop.
+
+    Raises:
+        InputError: If the result does not fit the CT, or the CT lacks what they need.
+        OutputError: If they cannot be written; what was there before is there again.
+    """
+    check_source(source)
+    findings = read_findings(result, ct, is_typed, edited)
+    with writing.whole_results(output, DICOM[-1], DICOM) as part:
+        write_dicom(findings, source, part, kind, progress)

@@ -251,7 +251,7 @@ class Result:
     ) -> None:
         """Show rows in table and chart, and keep them."""
         with modified_once(self.node):
-            self.node.SetParameter("rows", json.dumps(_plain_rows(rows)))
+            self.node.SetParameter("rows", json.dumps(plain_rows(rows)))
             self.node.SetParameter("source", source)
             if threshold is not None:
                 self.node.SetParameter("threshold", f"{threshold:.4f}")
@@ -299,6 +299,13 @@ class Result:
         stored = self.fingerprint(role)
         there = self.get(role) is not None and self.ct is not None
         return bool(stored) and there and self._current_print(role) != stored
+
+    def edited_layers(self) -> tuple[bool, bool]:
+        """Tell whether lesions and vessels, and whether lobes were changed since they were made."""
+        made, now = self.fingerprint("segmentation"), self._current_print("segmentation")
+        before = made.split("|") if made else now.split("|")
+        lesions, lobes = (a != b for a, b in zip(before, now.split("|"), strict=True))
+        return lesions, lobes
 
     @property
     def pseudolabel_is_chosen(self) -> bool:
@@ -600,7 +607,7 @@ def modified_once(node: Any) -> Iterator[None]:
         node.EndModify(before)
 
 
-def _plain_rows(rows: Sequence[LobeRow]) -> dict[str, Any]:
+def plain_rows(rows: Sequence[LobeRow]) -> dict[str, Any]:
     """Return rows as ``report.json`` has them."""
     entries = [dict(row.__dict__) for row in rows]
     return {

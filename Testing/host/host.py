@@ -27,6 +27,7 @@ from . import qmrml, segment_editor, segment_widgets, signals
 from .api import slicer_api
 from .ctk import ctk_module
 from .dialogs import FileDialog, MessageBox, dialogs
+from .dicom_database import DicomDatabase
 from .observers import Observers
 from .packaging_module import Packaging, i18n_module, packaging_module, pytorch_utils_module
 from .parameter_node import parameter_node_module
@@ -268,6 +269,12 @@ class Host:
         self._added = [name for name in values if name != "util"]
         for name, value in values.items():
             setattr(slicer, name, value)
+
+    def open_dicom_database(self, *folders: Path) -> DicomDatabase:
+        """Let `slicer.dicomDatabase` know the files of some folders, as the module DICOM does."""
+        database = slicer.dicomDatabase = DicomDatabase(*folders)
+        self._added.append("dicomDatabase")
+        return database
 
     def load(self, path: Path) -> ScriptedModule:
         """Load a module file, as the application does at its start or from the extension wizard."""

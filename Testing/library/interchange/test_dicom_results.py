@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 from dataclasses import dataclass
@@ -17,12 +18,14 @@ from DRAMLesionLib import __main__ as command_line
 from DRAMLesionLib.errors import InputError
 from DRAMLesionLib.images import geometry
 from DRAMLesionLib.interchange import source
+from DRAMLesionLib.interchange.findings import Findings, read_findings
 from DRAMLesionLib.interchange.measurements import mean_densities
 from DRAMLesionLib.interchange.write import dicom_writer, write_dicom
 from DRAMLesionLib.lobes import Lobe, masks
 from DRAMLesionLib.lobes.schemes import to_lobes
 from DRAMLesionLib.reading import files
 from DRAMLesionLib.reading.dicom_seg import read_segmentation
+from DRAMLesionLib.report.data import to_json
 from DRAMLesionLib.report.model import Report, tabulate
 from DRAMLesionLib.report.output import DICOM
 from DRAMLesionLib.report.result import LesionResult
@@ -108,7 +111,7 @@ def case(tmp_path_factory):
 @pytest.fixture(scope="module", params=["binary", "labelmap"])
 def written(request, case, tmp_path_factory):
     folder = tmp_path_factory.mktemp(request.param)
-    write_dicom(case.result, case.source, folder, request.param)
+    write_dicom(Findings.of(case.result), case.source, folder, request.param)
     return folder
 
 
@@ -257,7 +260,7 @@ def test_a_result_without_any_lesion_is_whole(case, tmp_path):
         maps=None,
         lesion_share=None,
     )
-    write_dicom(empty, case.source, tmp_path)
+    write_dicom(Findings.of(empty), case.source, tmp_path)
     image, _ = read_segmentation(tmp_path / "lesions.seg.dcm")
     assert sitk.GetArrayFromImage(image).max() == 0
 
@@ -279,6 +282,104 @@ def test_segment_writes_them_beside_the_others(case, tmp_path):
     # those of an earlier run do not stay beside new results
     assert command_line.main(words) == 0
     assert not {path.name for path in (tmp_path / "out").iterdir()} & set(DICOM)
+    # and can be had later
+    words = ["dicom", str(tmp_path / "out"), str(case.series), "-o", str(tmp_path / "later")]
+    assert command_line.main([*words, "--json-progress"]) == 0
+    assert sorted(path.name for path in (tmp_path / "later").iterdir()) == sorted(DICOM)
+    image, _ = read_segmentation(tmp_path / "later" / "lesions.seg.dcm")
+    assert (on_grid(image, case.result.ct) == wanted).all()
+
+
+@pytest.fixture
+def stored(case, tmp_path):
+    """A result as segment writes it."""
+    folder = tmp_path / "result"
+    folder.mkdir()
+    for name in ("lesions", "vessels", "lobes"):
+        sitk.WriteImage(getattr(case.result, name), str(folder / f"{name}.nii.gz"))
+    (folder / "report.json").write_text(json.dumps(to_json(case.result.report)))
+    return folder
+
+
+def test_what_is_written_later_is_what_was_found(case, stored):
+    found = read_findings(stored, case.result.ct)
+    for name in ("lesions", "vessels", "lobes"):
+        assert chest.same(getattr(found, name), getattr(case.result, name)), name
+    for row, wanted in zip(found.report.rows, case.result.report.rows, strict=True):
+        assert row.volume_ml == pytest.approx(wanted.volume_ml, abs=1e-3)
+        assert row.score == wanted.score
+    assert found.report.total_score == case.result.report.total_score
+    assert found.report.weights == case.result.report.weights
+
+
+def test_what_a_person_has_changed_says_so(case, stored, tmp_path):
+    lesions = sitk.Cast(case.result.lesions > 0, sitk.sitkUInt8)
+    sitk.WriteImage(lesions, str(stored / "lesions.nii.gz"))
+    slices = tmp_path / "slices.txt"
+    slices.write_text("\n".join(str(path) for path in case.series.iterdir()), encoding="utf-8")
+    sitk.WriteImage(case.result.ct, str(tmp_path / "ct.nrrd"))
+    words = ["dicom", str(stored), str(tmp_path / "ct.nrrd"), "--slices", str(slices)]
+    words += ["-o", str(tmp_path / "out"), "--untyped", "--edited", "lesions", "--json-progress"]
+    assert command_line.main(words) == 0
+    for name, how in (("lesions", "SEMIAUTOMATIC"), ("lobes", "AUTOMATIC")):
+        found = pydicom.dcmread(tmp_path / "out" / f"{name}.seg.dcm")
+        assert {segment.SegmentAlgorithmType for segment in found.SegmentSequence} == {how}
+        assert ("edited by hand" in found.ContentDescription) == (how == "SEMIAUTOMATIC")
+    image, _ = read_segmentation(tmp_path / "out" / "lesions.seg.dcm")
+    wanted = np.where(chest.values(lesions) > 0, 1, 2 * chest.values(case.result.vessels))
+    assert (on_grid(image, case.result.ct) == wanted).all()
+
+
+def _moved(folder, case):
+    lobes = sitk.Image(case.result.lobes)
+    lobes.SetOrigin([v + 1 for v in lobes.GetOrigin()])
+    sitk.WriteImage(lobes, str(folder / "lobes.nii.gz"))
+
+
+def _beyond(folder, case):
+    sitk.WriteImage(case.result.lobes * 3, str(folder / "lesions.nii.gz"))
+
+
+def _without_rows(folder, _case):
+    content = json.loads((folder / "report.json").read_text())
+    del content["lobes"][0]
+    (folder / "report.json").write_text(json.dumps(content))
+
+
+def _without_number(folder, _case):
+    content = json.loads((folder / "report.json").read_text())
+    content["lobes"][1]["mixed_ml"] = None
+    (folder / "report.json").write_text(json.dumps(content))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "says"),
+    [
+        (_moved, "lobes.nii.gz does not lie on the voxels of the CT"),
+        (_beyond, "lesions.nii.gz holds the label 15; labels from 0 to 3 are wanted"),
+        (_without_rows, "report.json does not have the rows LUL, LLL, RUL, RML, RLL"),
+        (_without_number, "report.json: the row LLL has no mixed_ml"),
+    ],
+)
+def test_results_that_do_not_fit_are_told_and_nothing_is_written(
+    case, stored, tmp_path, capsys, spoil, says
+):
+    spoil(stored, case)
+    words = ["dicom", str(stored), str(case.series), "-o", str(tmp_path / "out")]
+    assert command_line.main(words) == 1
+    assert says in capsys.readouterr().err
+    assert list((tmp_path / "out").iterdir() if (tmp_path / "out").exists() else []) == []
+
+
+def test_a_list_with_a_file_that_is_no_image_is_told(case, tmp_path):
+    (tmp_path / "notes.txt").write_text("none")
+    with pytest.raises(InputError, match=r"notes\.txt is no DICOM image"):
+        source.source_of_files([tmp_path / "notes.txt"], case.result.ct)
+    with pytest.raises(InputError, match="cannot be read as a list of files"):
+        source.listed(tmp_path)
+    (tmp_path / "list.txt").write_text(f"{tmp_path / 'gone.dcm'}\n")
+    with pytest.raises(InputError, match="1 of the 1 DICOM images of the CT are no longer"):
+        source.listed(tmp_path / "list.txt")
 
 
 def test_mean_densities_are_those_of_the_voxels():
@@ -343,7 +444,7 @@ def test_empty_values_are_no_obstacle(case, tmp_path):
             del one[name]
         one.save_as(path)
     found = made_up(series)
-    write_dicom(found.result, found.source, tmp_path)
+    write_dicom(Findings.of(found.result), found.source, tmp_path)
     assert pydicom.dcmread(tmp_path / "lobes.seg.dcm").StudyTime == ""
 
 
