@@ -9,25 +9,28 @@ import datetime
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import cast
 
 import SimpleITK as sitk
+import torch
 from torch import nn
 
 from DRAMLesionLib import weights
 from DRAMLesionLib.devices import on_device, pick_device
 from DRAMLesionLib.errors import Cancelled, ScanWarning, WeightsError
 from DRAMLesionLib.images import geometry
-from DRAMLesionLib.lesions import density, dram, segmentation, types
-from DRAMLesionLib.lesions.dram import DRAMConfig
+from DRAMLesionLib.lesions import by_slice, density, dram, segmentation, types
+from DRAMLesionLib.lesions.by_slice import SliceConfig
+from DRAMLesionLib.lesions.dram import DRAM, DRAMConfig
 from DRAMLesionLib.lesions.gravity import dependent_warnings
 from DRAMLesionLib.lesions.segmentation import SegmentationConfig
 from DRAMLesionLib.lobes import Lobe
 from DRAMLesionLib.lobes.scan import ScanLobes, find_lobes
 from DRAMLesionLib.lobes.schemes import to_lobes
 from DRAMLesionLib.networks.regression import RegressionNetwork
+from DRAMLesionLib.networks.slices import SliceNetwork
 from DRAMLesionLib.networks.unet import UNet3D
 from DRAMLesionLib.reading import checks
 from DRAMLesionLib.report.model import Report, tabulate
@@ -83,20 +86,17 @@ class LesionPipeline:
         self.weights_folder = Path(weights_folder)
         self.lobe_provider = lobe_provider
         self._cards: list[weights.Card] = []
-        regression, regression_card = self._load("regression")
-        self._regression = cast(RegressionNetwork, regression)
-        final, segmentation_card = self._load("segmentation")
-        self._segmentation = cast(UNet3D, final)
-        self.dram_config = weights.settings(
-            self.weights_folder, regression_card, DRAMConfig, dram.CARD_SETTINGS
-        )
+        self._regression: RegressionNetwork | None = None
+        self.dram_config = DRAMConfig()
+        self.segmentation_config: SegmentationConfig | SliceConfig
+        if self._is_for_slices():
+            self._load_slices()
+        else:
+            self._load_volumes()
         self._vessels: UNet3D | None = None
         self._vessel_threshold = 0.0
         if weights.has_network(self.weights_folder, "vessels"):
             self._load_vessels()
-        self.segmentation_config = weights.settings(
-            self.weights_folder, segmentation_card, SegmentationConfig, ("spacing",)
-        )
         self.reference_types = types.ReferenceTable.load(None)
 
     def run(
@@ -141,36 +141,36 @@ class LesionPipeline:
         with clock.stage("vessels"):
             scan = dram.fine_scan(seen, lungs.lobes, self.dram_config.chunk.spacing)
             fine_vessels = self._find_vessels(scan, found, clock)
-        with clock.stage("dRAM"):
-            maps = on_device(
-                self._regression,
-                self.device,
-                lambda network, device: dram.compute_dram(
-                    network,
-                    scan.ct,
-                    scan.lobes,
-                    fine_vessels,
-                    self.dram_config,
-                    device,
-                    clock.tick,
-                ),
-                found,
-            )
+        maps: DRAM | None = None
+        if self._regression is None:
+            clock.skip("dRAM")
+        else:
+            with clock.stage("dRAM"):
+                maps = on_device(
+                    self._regression,
+                    self.device,
+                    lambda network, device: dram.compute_dram(
+                        network,
+                        scan.ct,
+                        scan.lobes,
+                        fine_vessels,
+                        self.dram_config,
+                        device,
+                        clock.tick,
+                    ),
+                    found,
+                )
         with clock.stage("segmentation"):
             lesions = on_device(
                 self._segmentation,
                 self.device,
-                lambda network, device: segmentation.find_lesions(
-                    network,
-                    seen,
-                    lungs.lungs,
-                    self.segmentation_config,
-                    device,
-                    clock.tick,
-                    level.expiration,
+                lambda network, device: self._find_lesions(
+                    network, device, seen, lungs.lungs, fine_vessels, level.expiration, clock.tick
                 ),
                 found,
             )
+            # what is shown, thresholded and edited is then the map of the method itself
+            maps = maps or DRAM(lesions.share, lesions.share, {})
             found += dependent_warnings(lesions.dependent_ml)
         with clock.stage("lesion types"):
             all_vessels = geometry.resample(fine_vessels, ct, "labels")
@@ -186,6 +186,30 @@ class LesionPipeline:
         network, card = weights.load_network(self.weights_folder, name)
         self._cards.append(card)
         return network.to(self.device), card
+
+    def _is_for_slices(self) -> bool:
+        if not weights.has_network(self.weights_folder, "segmentation"):
+            return False
+        return weights.is_for_slices(weights.read_card(self.weights_folder, "segmentation"))
+
+    def _load_volumes(self) -> None:
+        regression, regression_card = self._load("regression")
+        self._regression = cast(RegressionNetwork, regression)
+        self._segmentation, segmentation_card = self._load("segmentation")
+        self.dram_config = weights.settings(
+            self.weights_folder, regression_card, DRAMConfig, dram.CARD_SETTINGS
+        )
+        self.segmentation_config = weights.settings(
+            self.weights_folder, segmentation_card, SegmentationConfig, ("spacing",)
+        )
+
+    def _load_slices(self) -> None:
+        """Load the network of a method that has no dRAM; its own map is shown in place of that."""
+        self._segmentation, card = self._load("segmentation")
+        config = weights.settings(self.weights_folder, card, SliceConfig, ("spacing",))
+        self.segmentation_config = config
+        chunk = replace(self.dram_config.chunk, spacing=config.spacing)
+        self.dram_config = replace(self.dram_config, chunk=chunk, threshold=config.threshold)
 
     def _load_vessels(self) -> None:
         network, card = self._load("vessels")
@@ -214,6 +238,31 @@ class LesionPipeline:
             warnings,
         )
         return mask
+
+    def _find_lesions(
+        self,
+        network: nn.Module,
+        device: torch.device,
+        seen: sitk.Image,
+        lungs: sitk.Image,
+        vessel_mask: sitk.Image,
+        expiration: float,
+        tick: Callable[[float], None],
+    ) -> segmentation.Lesions:
+        """Find the lesions by the network of the weights, whichever kind it is of."""
+        config = self.segmentation_config
+        if isinstance(config, SliceConfig):
+            slices = cast(SliceNetwork, network)
+            return by_slice.find_lesions(slices, seen, lungs, config, device, tick, vessel_mask)
+        volumes = cast(UNet3D, network)
+        return segmentation.find_lesions(volumes, seen, lungs, config, device, tick, expiration)
+
+    def _dram_settings(self) -> dict[str, object]:
+        """Return what the report says of the map whose threshold can be moved."""
+        if isinstance(self.segmentation_config, SliceConfig):
+            method = self.segmentation_config.method
+            return {"threshold": self.dram_config.threshold, "map": f"that of {method}, no dRAM"}
+        return asdict(self.dram_config)
 
     def _report(
         self,
@@ -251,7 +300,7 @@ class LesionPipeline:
             parameters={
                 "device": str(self.device),
                 "lungs": level.summary(),
-                "dRAM": asdict(self.dram_config),
+                "dRAM": self._dram_settings(),
                 "segmentation": asdict(self.segmentation_config),
                 "vessels": "Frangi reference" if self._vessels is None else "network",
             },
@@ -285,6 +334,10 @@ class _Clock:
         yield
         self.seconds[name] = time.perf_counter() - start
         self.tick(1.0)
+        self._before += STAGES[name]
+
+    def skip(self, name: str) -> None:
+        """Count a stage that there is none of as done."""
         self._before += STAGES[name]
 
     def tick(self, fraction: float) -> None:

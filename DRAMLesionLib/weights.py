@@ -20,7 +20,10 @@ from torch import nn
 
 from DRAMLesionLib import typed, writing
 from DRAMLesionLib.errors import InputError, WeightsError
+from DRAMLesionLib.networks.decomposition import DecompositionNetwork
+from DRAMLesionLib.networks.light import LightUNet
 from DRAMLesionLib.networks.regression import RegressionNetwork
+from DRAMLesionLib.networks.slices import SliceNetwork, UNet2D
 from DRAMLesionLib.networks.unet import UNet3D
 
 NetworkName = Literal["regression", "vessels", "segmentation"]
@@ -32,13 +35,16 @@ _FORMAT = 1
 _ARCHITECTURES: dict[str, type[nn.Module]] = {
     "UNet3D": UNet3D,
     "RegressionNetwork": RegressionNetwork,
+    "LightUNet": LightUNet,
+    "UNet2D": UNet2D,
+    "DecompositionNetwork": DecompositionNetwork,
 }
 _USED_AS: dict[NetworkName, tuple[str, int]] = {
     "regression": ("RegressionNetwork", 1),
     "vessels": ("UNet3D", 1),
     "segmentation": ("UNet3D", 3),
 }
-"""Type and output channels of each network."""
+"""Type and output channels of each network; a network for slices segments, too."""
 
 _DTYPES = {"F32": torch.float32, "I64": torch.int64}
 _LARGEST_HEADER = 1 << 24
@@ -124,6 +130,12 @@ def load_network(folder: Path | str, name: NetworkName) -> tuple[nn.Module, Card
 def has_network(folder: Path | str, name: NetworkName) -> bool:
     """Tell whether ``folder`` brings the network ``name``."""
     return (Path(folder) / f"{name}.json").is_file()
+
+
+def is_for_slices(card: Card) -> bool:
+    """Tell whether the network of a card reads axial slices, one by one, instead of volumes."""
+    kind = _ARCHITECTURES.get(str(card.architecture.get("type")))
+    return card.name == "segmentation" and kind is not None and issubclass(kind, SliceNetwork)
 
 
 def read_card(folder: Path | str, name: NetworkName) -> Card:
@@ -259,16 +271,8 @@ def _check_shapes(path: Path, card: Card) -> None:
     """
     with torch.device("meta"):
         network = build_network(card.architecture, str(path.with_suffix(".json")))
-    unet = network.unet if isinstance(network, RegressionNetwork) else network
-    assert isinstance(unet, UNet3D)  # noqa: S101
-    channels = (unet.encoder[0][0].in_channels, unet.head.out_channels)  # type: ignore[index]
-    task, outputs = _USED_AS[card.name]
-    if type(network).__name__ != task or channels != (1, outputs):
-        message = (
-            f"{path.with_suffix('.json')}: the {card.name} network is a {task} from 1 channel to "
-            f"{outputs}, not a {type(network).__name__} from {channels[0]} to {channels[1]}"
-        )
-        raise WeightsError(message)
+    if not is_for_slices(card):
+        _check_task(network, path, card)
     wanted = {n: (tensor.dtype, tuple(tensor.shape)) for n, tensor in network.state_dict().items()}
     there = {n: (_DTYPES.get(e.dtype), e.shape) for n, e in _tensor_table(path).items()}
     different = sorted(n for n in wanted.keys() | there.keys() if wanted.get(n) != there.get(n))
@@ -279,6 +283,27 @@ def _check_shapes(path: Path, card: Card) -> None:
             f"as {first}: {_described(there.get(first))}, not {_described(wanted.get(first))}"
         )
         raise WeightsError(message)
+
+
+def _check_task(network: nn.Module, path: Path, card: Card) -> None:
+    """Refuse a network of another type, or with other channels, than its task has.
+
+    Raises:
+        WeightsError: If it is one.
+    """
+    task, outputs = _USED_AS[card.name]
+    there = type(network).__name__
+    unet = network.unet if isinstance(network, RegressionNetwork) else network
+    if isinstance(unet, UNet3D):
+        channels = (unet.encoder[0][0].in_channels, unet.head.out_channels)  # type: ignore[index]
+        if there == task and channels == (1, outputs):
+            return
+        there = f"{there} from {channels[0]} to {channels[1]}"
+    message = (
+        f"{path.with_suffix('.json')}: the {card.name} network is a {task} from 1 channel to "
+        f"{outputs}, not a {there}"
+    )
+    raise WeightsError(message)
 
 
 def _described(tensor: tuple[torch.dtype | None, tuple[int, ...]] | None) -> str:

@@ -141,6 +141,22 @@ def segmentation(options: argparse.Namespace, config: Config) -> None:
     train_final(cases, options.output, config, make_fabric(config), print, given)
 
 
+def _train_method(options: argparse.Namespace) -> None:
+    """Prepare the data and train one of the methods that are compared, on all of it."""
+    from Training.dataset.cache import read_cache
+    from Training.methods import get_method
+    from Training.methods.base import Workplace
+
+    config, method = load_config(options.config, options.set), get_method(options.name)
+    _refuse_several()
+    with _alone(options.output):
+        write_text(dump_config(config), options.output / "config.yaml")
+        prepare(options, config)
+        cases = read_cache(options.output / "cache")
+        work = Workplace(options.data, cases, options.output, config, print)
+        print(f"the trained method is in {method.train(work)}")
+
+
 def export(options: argparse.Namespace, config: Config) -> None:
     """Write the weights that the library loads."""
     from Training.dataset.cache import read_cache
@@ -190,6 +206,15 @@ def _parser() -> argparse.ArgumentParser:
             "--data", type=Path, action="append", required=True, help="data set; may be repeated"
         )
         command.add_argument("--output", type=Path, required=True, help="folder of the training")
+    command = commands.add_parser("method", help="Train one of the methods that are compared.")
+    command.set_defaults(run=_train_method)
+    command.add_argument("name", help="such as decomposition or attention_fusion")
+    command.add_argument("--config", type=Path, default=DEFAULT, help="YAML file")
+    command.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
+    command.add_argument(
+        "--data", type=Path, action="append", required=True, help="data set; may be repeated"
+    )
+    command.add_argument("--output", type=Path, required=True, help="folder of the training")
     command = commands.add_parser("phantoms", help="Make a data set of phantoms.")
     command.set_defaults(run=_make_phantoms)
     command.add_argument("--output", type=Path, required=True, help="folder of the data set")

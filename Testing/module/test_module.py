@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import time
@@ -65,6 +66,19 @@ def test_apply_says_what_is_missing(module, run):
     assert ui.applyButton.enabled
     ui.weightsPathEdit.currentPath = str(run.folder)
     assert "holds no weights of the regression network" in ui.applyButton.toolTip
+
+
+def test_weights_of_a_method_without_an_activation_map_are_alone(module, tmp_path):
+    from DRAMLesionPanel import cards
+
+    card = {"date": "2026-01-01", "licence": "Apache-2.0", "sha256": "0" * 64, "data": ["slices"]}
+    place = tmp_path / "segmentation.json"
+    (tmp_path / "segmentation.safetensors").write_bytes(b"")
+    place.write_text(json.dumps(card))
+    assert "no weights of the regression network" in cards.problem(str(tmp_path))
+    place.write_text(json.dumps({**card, "config": {"method": "decomposition"}}))
+    assert cards.problem(str(tmp_path)) == ""
+    assert cards.describe(str(tmp_path)).startswith("<b>segmentation</b>: decomposition, 2026")
 
 
 def test_lobes_are_shown_and_can_be_corrected(module, run):

@@ -79,7 +79,7 @@ def _add_slices(commands: argparse._SubParsersAction) -> None:
         "--weights", type=Path, default=BUNDLED, help="weights, or the folder of a method's run"
     )
     command.add_argument(
-        "--method", help="any method instead of the final network: cam, dram, supervised, nnunet"
+        "--method", help="any method instead of the final network: cam, gradcam, decomposition, …"
     )
     command.add_argument(
         "--classes",
@@ -139,7 +139,7 @@ def _add_evaluate(commands: argparse._SubParsersAction) -> None:
     command.add_argument(
         "--validation", type=Path, nargs="+", default=[], help="data sets kept out of the training"
     )
-    command.add_argument("--methods", help="to train: cam,dram,supervised (default), nnunet")
+    command.add_argument("--methods", help="to train: cam,dram,supervised (default), gradcam, …")
     command.add_argument(
         "--weights",
         action="append",

@@ -75,6 +75,14 @@ class Experiment(ABC):
     def build_network(self) -> nn.Module:
         """Return the untrained network; called after the random seed is set."""
 
+    def parameters(self, network: nn.Module) -> list[dict[str, Any]]:
+        """Return the groups of tensors that the optimiser moves, each with settings of its own.
+
+        A tensor without a gradient in a step stays where it is, and its moments, too: so one
+        optimiser with two groups is as good as two, and its state is one.
+        """
+        return [{"params": list(network.parameters())}]
+
     @abstractmethod
     def samples(self) -> Dataset:
         """Return the training samples, indexed by their number from 0 without end."""
@@ -276,10 +284,10 @@ class _Run:
         folder.mkdir(parents=True, exist_ok=True)
         _keep_settings(folder, experiment.settings, fabric)
         torch.manual_seed(config.seed)
-        network = _channels_last(experiment.build_network())
+        network = _channels_last_network(experiment.build_network())
         if fabric.world_size > 1:
             network = share_statistics(network)
-        optimiser = _build_optimiser(network, experiment.optimiser)
+        optimiser = _build_optimiser(experiment.parameters(network), experiment.optimiser)
         self.step = 0
         if (state := self._last_state()) is not None:
             network.load_state_dict(state["network"])
@@ -507,17 +515,24 @@ def _channels_last(x: Any) -> Any:
     return x.to(memory_format=torch.channels_last_3d)
 
 
-def _build_optimiser(network: nn.Module, config: OptimiserConfig) -> torch.optim.Optimizer:
+def _channels_last_network(network: nn.Module) -> nn.Module:
+    """Return a network for volumes with channels last; one for slices as it is."""
+    if any(p.dim() == 4 for p in network.parameters()):
+        return network
+    return cast(nn.Module, _channels_last(network))
+
+
+def _build_optimiser(
+    parameters: list[dict[str, Any]], config: OptimiserConfig
+) -> torch.optim.Optimizer:
     if config.name == "sgd":
         return torch.optim.SGD(
-            network.parameters(),
+            parameters,
             config.learning_rate,
             momentum=config.momentum,
             weight_decay=config.weight_decay,
         )
-    return torch.optim.AdamW(
-        network.parameters(), config.learning_rate, weight_decay=config.weight_decay
-    )
+    return torch.optim.AdamW(parameters, config.learning_rate, weight_decay=config.weight_decay)
 
 
 def _keep_settings(folder: Path, settings: Any, fabric: Fabric) -> None:

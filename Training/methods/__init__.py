@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 from DRAMLesionLib.errors import InputError
+from Training.config import Fusion
 from Training.methods.base import Method, Predictor, Trained
 
 
@@ -32,8 +34,31 @@ def _nnunet() -> Method:
     return NNUNetMethod()
 
 
+def _gradcam() -> Method:
+    from Training.methods.slice_classifier import GradCAMMethod
+
+    return GradCAMMethod()
+
+
+def _attention_fusion(fusion: Fusion | None = None) -> Method:
+    from Training.methods.attention_fusion import AttentionFusionMethod
+
+    return AttentionFusionMethod(fusion)
+
+
+def _decomposition() -> Method:
+    from Training.methods.decomposition import DecompositionMethod
+
+    return DecompositionMethod()
+
+
 METHODS: dict[str, Callable[[], Method]] = {
     "cam": _cam,
+    "gradcam": _gradcam,
+    "decomposition": _decomposition,
+    "attention_fusion": _attention_fusion,
+    "attention_fusion_max": partial(_attention_fusion, "max"),
+    "attention_fusion_ema": partial(_attention_fusion, "ema"),
     "dram": _dram,
     "supervised": _supervised,
     "nnunet": _nnunet,

@@ -10,6 +10,7 @@ import pytest
 import SimpleITK as sitk
 import torch
 
+from DRAMLesionLib.__main__ import main as segment
 from DRAMLesionLib.errors import InputError, MissingDependencyError
 from DRAMLesionLib.images.geometry import image_like
 from DRAMLesionLib.images.intensity import window
@@ -120,7 +121,7 @@ def test_cases_in_training_and_test_are_refused(sets, tmp_path, capsys):
     assert main([*words, "--output", str(tmp_path), *SETS]) == 1
     assert "1 cases are in training and in test" in capsys.readouterr().err
     assert main(_words(sets, tmp_path, "--methods", "cam,other")) == 1
-    assert "no method 'other'; known: cam, dram, supervised, nnunet" in capsys.readouterr().err
+    assert f"no method 'other'; known: {', '.join(METHODS)}" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -135,6 +136,25 @@ def test_cases_in_training_and_test_are_refused(sets, tmp_path, capsys):
 def test_options_that_would_be_ignored_are_refused(words, said, tmp_path, capsys):
     assert main(["evaluate", "--output", str(tmp_path), *words]) == 1
     assert said in capsys.readouterr().err
+
+
+def test_a_method_from_raw_data_to_weights_that_segment(sets, tmp_path):
+    words = ["slices.labels=truth_of_phantoms", "slices.size=32", "slices.least_lung=40"]
+    words += ["prepare.validation_share=0.0", "segmentation.rounds=1"]
+    words += ["decomposition.base_channels=2", "decomposition.critic_channels=2"]
+    words += ["decomposition.loop={batch: 2, tensorboard: false}", "decomposition.levels=2"]
+    settings = [w for word in words for w in ("--set", word)]
+    data, output = sets["train"], tmp_path / "run"
+    command = ["method", "decomposition", "--data", str(data), "--output", str(output)]
+    assert main([*command, *SETS, *settings]) == 0
+    scan = data / "scans" / "phantom-000040.nii.gz"
+    masks = data / "lobes" / "phantom-000040.nii.gz"
+    weights = output / "decomposition" / "weights"
+    words = ["segment", str(scan), "-o", str(tmp_path / "out"), "--weights", str(weights)]
+    assert segment([*words, "--lobes", str(masks), "--lobe-scheme", "dram", "--maps"]) == 0
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert report["parameters"]["segmentation"]["method"] == "decomposition"
+    assert (tmp_path / "out" / "dram.nii.gz").is_file()
 
 
 def test_a_benchmark_brings_its_set_and_its_settings(tmp_path, monkeypatch):
