@@ -132,12 +132,14 @@ class LossWeights:
         equivariance: Equation 2.
         entropy: Equation 3.
         refinement: Bootstrapping loss against the refined target, equation 4.
+        voxels: Cross-entropy on voxels that a person has labelled, where there are some (ours).
     """
 
     regression: NotNegative = 2.0
     equivariance: NotNegative = 1.0
     entropy: NotNegative = 1.0
     refinement: NotNegative = 1.0
+    voxels: NotNegative = 1.0
 
 
 @dataclass(frozen=True)
@@ -501,6 +503,41 @@ class DecompositionConfig:
 
 
 @dataclass(frozen=True)
+class PointsConfig:
+    """Learning from points with consistency (paper 003), in volumes and on slices.
+
+    Attributes:
+        loss: ``points``, equation 2; ``lcfcn``, for counting; ``masks``, full supervision, whose
+            labels are masks of all voxels.
+        consistency: λ of equation 1; 0 for the loss on points alone.
+        rotate: Whether quarter turns join the flip; the table of the paper has both.
+        base_channels: Width of the U-Net; the paper has a VGG16-FCN8 that knows ImageNet.
+        prior: Share of lesion that the untrained network starts with.
+        freeze_norm: See :class:`RegressionConfig`.
+        patch: Edge of the cubes of volumes in voxels, on the grid of the segmentation.
+        size: Edge in pixels that slices are brought to; the paper: 352.
+        levels: Down-samplings of the network for slices.
+        contrast: See :class:`AugmentationConfig`.
+        optimiser: How the tensors are moved; the paper: Adam with 1e-4 for 100 epochs, which is too
+            slow for a network that starts from nothing.
+        loop: How long and how much at a time; the paper: batches of 8.
+    """
+
+    loss: Literal["points", "lcfcn", "masks"] = "points"
+    consistency: NotNegative = 1.0
+    rotate: bool = True
+    base_channels: Width = 8
+    prior: Prior = 0.1
+    freeze_norm: Share = 1.0
+    patch: Edge = 56
+    size: Annotated[int, Between(32, 1024, step=32)] = 160
+    levels: Annotated[int, Between(1, 5)] = 4
+    contrast: Share = 0.03
+    optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
+    loop: LoopConfig = field(default_factory=lambda: LoopConfig(batch=4))
+
+
+@dataclass(frozen=True)
 class AblationConfig:
     """The ablation of the paper's table II.
 
@@ -551,6 +588,7 @@ class Config:
         classifier: See the class.
         attention_fusion: See the class.
         decomposition: See the class.
+        points: See the class.
         ablation: See the class.
         export: See the class.
     """
@@ -568,6 +606,7 @@ class Config:
     classifier: ClassifierConfig = field(default_factory=ClassifierConfig)
     attention_fusion: FusionConfig = field(default_factory=FusionConfig)
     decomposition: DecompositionConfig = field(default_factory=DecompositionConfig)
+    points: PointsConfig = field(default_factory=PointsConfig)
     ablation: AblationConfig = field(default_factory=AblationConfig)
     export: ExportConfig = field(default_factory=ExportConfig)
 

@@ -25,7 +25,7 @@ SCORES = "scores.csv"
 PSEUDOLABELS = "pseudolabels"
 FOLDERS = ("scans", "lobes", PSEUDOLABELS)
 POINTS = "points"
-"""Folder of the reader's points, ``CASE.mrk.json``: Slicer reads them, the training does not."""
+"""Folder of the reader's points, ``CASE.mrk.json``, that Slicer and the training read."""
 
 COLUMNS = ("case", *(lobe.name for lobe in Lobe))
 

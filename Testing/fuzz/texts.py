@@ -21,6 +21,7 @@ from Testing.fuzz.kinds import Change, Kind, Reading
 from Testing.library.small_weights import write_small_weights
 from Training.config import load_config, to_plain
 from Training.dataset.folder import read_scores
+from Training.dataset.weak_labels import read_region_labels
 
 _TABLE = {f"case-{n}": [(n + k) % 6 for k in range(5)] for n in range(8)}
 _TINY = Path(Training.__file__).with_name("configs") / "tiny.yaml"
@@ -178,6 +179,26 @@ def _read_table(folder: Path) -> Reading:
     return Reading({"scores": scores}, frozenset(str(problem) for problem in problems))
 
 
+def _write_labels(folder: Path) -> None:
+    rows = ("a,lungs,30,,10", "a,left,20,40,", "b,LUL,free,,", "b,slice:12,diseased,,", "c,RML,5,,")
+    text = "\n".join(["case,region,lower,upper,step", *rows])
+    (folder / "labels.csv").write_text(f"{text}\n", encoding="utf-8")
+
+
+def _change_labels(folder: Path, rng: Rng) -> Change:
+    path = folder / "labels.csv"
+    changed, change = change_text(path.read_bytes(), rng)
+    path.write_bytes(changed)
+    # another number of per cent is as good a label
+    return Change(change.what, guarded=False)
+
+
+def _read_labels(folder: Path) -> Reading:
+    table, problems = read_region_labels(folder / "labels.csv")
+    labels = {name: [[one.region, one.lower, one.upper] for one in table[name]] for name in table}
+    return Reading({"labels": labels}, frozenset(str(problem) for problem in problems))
+
+
 def _write_settings(folder: Path) -> None:
     (folder / "run.yaml").write_bytes(_TINY.read_bytes())
 
@@ -287,6 +308,7 @@ def _write_weights(folder: Path) -> None:
 
 KINDS = (
     Kind("scores", _write_table, _change_table, _read_table),
+    Kind("labels", _write_labels, _change_labels, _read_labels),
     Kind("settings", _write_settings, _change_settings, _read_settings),
     Kind("weights", _write_weights, _change_weights, _read_weights),
 )

@@ -15,11 +15,15 @@ from DRAMLesionLib.writing import locked
 if TYPE_CHECKING:
     from Training.evaluation.run import Plan
 
+SLICES_FOLDS = Path(__file__).parents[1] / "configs" / "slices-folds.yaml"
+"""Settings of the study on slices."""
+
 
 def add_commands(commands: argparse._SubParsersAction) -> None:
-    """Add ``benchmark``, ``slices`` and ``evaluate`` to the command line."""
+    """Add ``benchmark``, ``slices``, ``slices-folds`` and ``evaluate`` to the command line."""
     _add_benchmark(commands)
     _add_slices(commands)
+    _add_slices_folds(commands)
     _add_evaluate(commands)
 
 
@@ -122,6 +126,37 @@ def _slices(options: argparse.Namespace) -> None:
     if "types" in content:
         names = ("agreement", "kappa", "mixed")
         _print_figures("types", {name: content["types"][name] for name in names})
+
+
+def _add_slices_folds(commands: argparse._SubParsersAction) -> None:
+    command = commands.add_parser(
+        "slices-folds", help="Train on points of 2D slices with masks, and measure, in folds."
+    )
+    command.set_defaults(run=_slices_folds)
+    command.add_argument("--images", type=Path, required=True, help="folder of slices")
+    command.add_argument("--masks", type=Path, required=True, help="masks of the same names")
+    command.add_argument("--output", type=Path, required=True, help="folder of runs and results")
+    command.add_argument("--config", type=Path, default=SLICES_FOLDS, help="YAML file")
+    command.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
+    command.add_argument("--rows", nargs="+", default=[], help="all if left out")
+    command.add_argument("--folds", type=int, default=5)
+
+
+def _slices_folds(options: argparse.Namespace) -> None:
+    from Training.config import load_config
+    from Training.studies.slice_folds import run_folds
+
+    config = load_config(options.config, options.set)
+    with locked(options.output, print):
+        run_folds(
+            options.images,
+            options.masks,
+            options.output,
+            config,
+            print,
+            options.rows,
+            options.folds,
+        )
 
 
 def _add_evaluate(commands: argparse._SubParsersAction) -> None:

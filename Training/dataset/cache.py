@@ -11,6 +11,9 @@
     segmentation/lobes.npy uint8, same grid
     segmentation/labels.npy uint8, pseudo-label: 0 background, 1 vessel, 2 lesion
     segmentation/map.npy   float32, what the label is made of, until it is made
+    regression/voxels.npy, segmentation/voxels.npy
+                           uint8, what a person has labelled, points and masks together, where there
+                           is something: 0 background, 1 lesion, 255 nobody looked
 
 All arrays are (k, j, i), and are opened as memory maps, so that reading a part reads no more. Each
 file ends with its checksum (:mod:`Training.learning.seals`). The stage that makes an array verifies
@@ -34,9 +37,11 @@ import numpy as np
 from DRAMLesionLib import typed
 from DRAMLesionLib.errors import InputError
 from DRAMLesionLib.lesions.chunks import Slices
+from DRAMLesionLib.lesions.severity import score_to_interval
 from DRAMLesionLib.lobes import Lobe
 from DRAMLesionLib.writing import whole_file, write_text
 from Training.dataset.files import Index, Meta
+from Training.dataset.regions import Region
 from Training.dataset.scores import Scores
 from Training.learning import seals
 
@@ -44,6 +49,9 @@ INDEX, META = "index.json", "meta.json"
 _CHECKSUM = "checksum"
 VESSELS, VESSELS_BY_NETWORK = "regression/vessels", "regression/vessels_network"
 LABELS, MAP = "segmentation/labels", "segmentation/map"
+VOXELS, VOXELS_OF_SCAN = "regression/voxels", "segmentation/voxels"
+UNKNOWN = 255
+"""Value of voxels that nobody has labelled."""
 PREPARED = ("regression/image", "regression/lobes", "segmentation/image", "segmentation/lobes")
 """Arrays that every prepared case has."""
 
@@ -88,6 +96,47 @@ class CachedCase:
     def scores(self) -> Scores:
         """Severity score of each lobe, None where there is none."""
         return {lobe: self.meta["scores"][lobe.name] for lobe in Lobe}
+
+    @property
+    def regions(self) -> list[Region]:
+        """Labels of regions: the scores of its lobes, and then those of other kinds.
+
+        Lobes that are not there have none.
+        """
+        boxes = self.boxes
+        scored = [
+            Region(lobe.name, *score_to_interval(score), (lobe,))
+            for lobe in boxes
+            if (score := self.scores[lobe]) is not None
+        ]
+        more = [
+            Region(
+                one["region"],
+                one["lower"],
+                one["upper"],
+                tuple(lobe for name in one["lobes"] if (lobe := Lobe[name]) in boxes),
+                None if one["planes"] is None else (one["planes"][0], one["planes"][1]),
+            )
+            for one in self.meta.get("regions", [])
+        ]
+        return scored + [one for one in more if one.lobes]
+
+    @property
+    def outlined(self) -> frozenset[Lobe]:
+        """Lobes in which a person has labelled voxels."""
+        return frozenset(Lobe[name] for name in self.meta.get("outlined", []))
+
+    @property
+    def known(self) -> frozenset[Lobe]:
+        """Lobes about which a label says something."""
+        scored = {lobe for lobe, score in self.scores.items() if score is not None}
+        return self.outlined | scored | {lobe for one in self.regions for lobe in one.lobes}
+
+    @property
+    def clear(self) -> frozenset[Lobe]:
+        """Lobes without lesions, as a score of 0 or a region that is free of them says."""
+        free = {lobe for one in self.regions if one.is_clear for lobe in one.lobes}
+        return frozenset(free | {lobe for lobe, score in self.scores.items() if score == 0})
 
     @property
     def boxes(self) -> dict[Lobe, Slices]:
@@ -156,7 +205,9 @@ class CachedCase:
         """
         names = (*PREPARED, VESSELS_BY_NETWORK if vessels == "network" else VESSELS)
         content = [self.meta[key] for key in ("scores", "boxes", "grids")]
+        content += [self.meta[key] for key in ("regions", "counts") if key in self.meta]
         sums = {name: self.checksum(name) for name in names}
+        sums |= {name: self.checksum(name) for name in (VOXELS, VOXELS_OF_SCAN) if self.has(name)}
         return hashlib.sha256(json.dumps([content, sums], sort_keys=True).encode()).hexdigest()
 
     def save(self, name: str, values: np.ndarray) -> None:

@@ -44,6 +44,17 @@ class Grids:
 
 
 @dataclass(frozen=True)
+class RegionOfCase:
+    """A label of a region, see :mod:`Training.dataset.regions`."""
+
+    region: str
+    lower: Annotated[float, Between(0, 1)]
+    upper: Annotated[float, Between(0, 1)]
+    lobes: list[LobeName]
+    planes: Side | None = None
+
+
+@dataclass(frozen=True)
 class Meta:
     """What ``meta.json`` of a case has to hold.
 
@@ -53,6 +64,9 @@ class Meta:
         grids: Of its arrays.
         origin: Settings and files that the case was made from.
         notes: What a user has to know about it.
+        regions: Labels of regions, beside the scores.
+        outlined: Lobes in which a person has labelled voxels.
+        counts: How many labels of voxels it has, by kind.
     """
 
     scores: ScoresOfCase
@@ -60,6 +74,9 @@ class Meta:
     grids: Grids
     origin: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    regions: list[RegionOfCase] = field(default_factory=list)
+    outlined: list[LobeName] = field(default_factory=list)
+    counts: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

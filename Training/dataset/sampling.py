@@ -7,7 +7,7 @@ killed, and several processes share out the batches that one process would see.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,7 +23,12 @@ from DRAMLesionLib.lesions import chunks
 from DRAMLesionLib.lesions.severity import score_to_interval
 from DRAMLesionLib.lobes import Lobe
 from DRAMLesionLib.networks.unet import VALID_SHRINK
-from Training.config import RegressionConfig, SegmentationTrainingConfig, VesselTrainingConfig
+from Training.config import (
+    PointsConfig,
+    RegressionConfig,
+    SegmentationTrainingConfig,
+    VesselTrainingConfig,
+)
 from Training.dataset.augmentation import (
     draw_affine,
     draw_factor,
@@ -31,7 +36,7 @@ from Training.dataset.augmentation import (
     stretch_contrast,
     thicken,
 )
-from Training.dataset.cache import LESION, VESSELS, CachedCase
+from Training.dataset.cache import LESION, UNKNOWN, VESSELS, VOXELS_OF_SCAN, CachedCase
 from Training.learning.losses import inverse_frequency_weights
 
 ZERO_PADDED_EDGE = 2
@@ -100,8 +105,8 @@ class LobeChunks(Dataset):
         lower, upper = score_to_interval(score)
         weight = self.weights[score] if self.config.balance == "loss" else 1.0
         return {
-            **self._cut(case, lobe, box, rng),
-            "affine": torch.from_numpy(self._affine(rng)),
+            **cut_lobe(case, lobe, box, self.config, rng),
+            "affine": draw_map(rng, self.config),
             "lower": torch.tensor(lower),
             "upper": torch.tensor(upper),
             "weight": torch.tensor(weight),
@@ -111,38 +116,71 @@ class LobeChunks(Dataset):
     def _item(self, position: int) -> int:
         if not self.augment:
             return position
-        if self.config.balance == "loss":
-            return shuffled(position, len(self.items), self.seed)
-        # every run of as many samples as there are scores has each score once
-        turn = shuffled(position, len(self._by_score), self.seed)
-        group = self._by_score[turn]
-        return group[shuffled(position // len(self._by_score), len(group), self.seed + turn)]
+        return drawn_item(position, self._by_score, self.seed, self.config.balance)
 
-    def _affine(self, rng: np.random.Generator | None) -> np.ndarray:
-        if rng is None:
-            return np.eye(3, dtype=np.float32)
-        return draw_affine(rng, self.config.rotation, self.config.scale)
 
-    def _cut(
-        self, case: CachedCase, lobe: Lobe, box: chunks.Slices, rng: np.random.Generator | None
-    ) -> dict[str, Tensor]:
-        settings, size = self.config.augmentation, self.config.chunk.size
-        image = torch.from_numpy(case.load("regression/image")[box].astype(np.float32))
-        inside = case.load("regression/lobes")[box] == lobe
-        vessels = np.zeros(inside.shape, dtype=np.float32)
-        if (found := case.vessels(self.config.vessels)) is not None:
-            vessels = (found[box] > 0).astype(np.float32)
-        share = chunks.resize(torch.from_numpy(vessels)[None, None], (size,) * 3)
-        if rng is not None:
-            image, inside = _jitter(image, inside, draw_factor(rng, settings.spacing_jitter))
-            image = thicken(image, rng, settings.thick_slices)
-            image = stretch_contrast(image, rng, settings.contrast)
-        whole = (slice(None), slice(None), slice(None))
-        chunk = chunks.cut_chunk(image, inside.astype(np.uint8) * np.uint8(lobe), lobe, whole, size)
-        parts = {"image": chunk.image[0], "mask": chunk.mask[0], "vessels": share[0]}
-        if rng is not None and (flips := draw_flips(rng, settings.flips)):
-            parts = {name: torch.flip(part, flips) for name, part in parts.items()}
-        return parts
+def drawn_item(position: int, groups: Sequence[Sequence[int]], seed: int, balance: str) -> int:
+    """Return the item of a sample.
+
+    Args:
+        position: Number of the sample.
+        groups: Items from 0 on, parted by their score.
+        seed: See the module.
+        balance: ``loss`` draws all items equally often, ``sampling`` all groups.
+    """
+    if balance == "loss":
+        return shuffled(position, sum(map(len, groups)), seed)
+    # every run of as many samples as there are groups has each group once
+    turn = shuffled(position, len(groups), seed)
+    group = groups[turn]
+    return group[shuffled(position // len(groups), len(group), seed + turn)]
+
+
+def draw_map(rng: np.random.Generator | None, config: RegressionConfig) -> Tensor:
+    """Return the (3, 3) map of the equivariance term for one chunk; none without randomness."""
+    if rng is None:
+        return torch.eye(3)
+    return torch.from_numpy(draw_affine(rng, config.rotation, config.scale))
+
+
+def cut_lobe(
+    case: CachedCase,
+    lobe: Lobe,
+    box: chunks.Slices,
+    config: RegressionConfig,
+    rng: np.random.Generator | None,
+    others: Mapping[str, Tensor] | None = None,
+) -> dict[str, Tensor]:
+    """Cut one lobe out of a case, augmented if there is a source of randomness.
+
+    Args:
+        case: The prepared case.
+        lobe: The lobe.
+        box: Its bounding box on the regression grid.
+        config: Settings of the regression.
+        rng: Source of randomness of the sample; None changes nothing.
+        others: (channels, n, n or 1, n or 1) parts of the same chunk, flipped with it.
+
+    Returns:
+        ``image`` float32, ``mask`` bool and ``vessels`` float32, each (1, n, n, n), and the others.
+    """
+    settings, size = config.augmentation, config.chunk.size
+    image = torch.from_numpy(case.load("regression/image")[box].astype(np.float32))
+    inside = case.load("regression/lobes")[box] == lobe
+    vessels = np.zeros(inside.shape, dtype=np.float32)
+    if (found := case.vessels(config.vessels)) is not None:
+        vessels = (found[box] > 0).astype(np.float32)
+    share = chunks.resize(torch.from_numpy(vessels)[None, None], (size,) * 3)
+    if rng is not None:
+        image, inside = _jitter(image, inside, draw_factor(rng, settings.spacing_jitter))
+        image = thicken(image, rng, settings.thick_slices)
+        image = stretch_contrast(image, rng, settings.contrast)
+    whole = (slice(None), slice(None), slice(None))
+    chunk = chunks.cut_chunk(image, inside.astype(np.uint8) * np.uint8(lobe), lobe, whole, size)
+    parts = {"image": chunk.image[0], "mask": chunk.mask[0], "vessels": share[0], **(others or {})}
+    if rng is not None and (flips := draw_flips(rng, settings.flips)):
+        parts = {name: torch.flip(part, flips) for name, part in parts.items()}
+    return parts
 
 
 class ScanPatches(Dataset):
@@ -150,7 +188,7 @@ class ScanPatches(Dataset):
 
     A sample is a dictionary: ``image`` (1, n + 88, ...) float32 (n + 4 with zero padding),
     ``labels`` (n, n, n) uint8 and ``region`` (n, n, n) bool, the voxels that count. Lobes without
-    a score never count: nobody knows whether there is a lesion in them.
+    a label of any kind never count: nobody knows whether there is a lesion in them.
 
     Args:
         cases: Prepared cases with pseudo-labels.
@@ -199,7 +237,7 @@ class ScanPatches(Dataset):
 
     def _region(self, case: CachedCase, lobes: Tensor) -> Tensor:
         """Return the voxels that count: those of scored lobes, and what lies around the lungs."""
-        unscored = [lobe for lobe, score in case.scores.items() if score is None]
+        unscored = [lobe for lobe in Lobe if lobe not in case.known]
         everywhere = self.config.region == "patch"
         if everywhere and not set(unscored) <= set(case.boxes):
             # a lobe is missing in the mask, too: it cannot be told from what lies around the lungs
@@ -286,23 +324,79 @@ class VesselPatches(Dataset):
         return parts
 
 
+class PointPatches(Dataset):
+    """Cubes around labelled voxels.
+
+    A sample is a dictionary: ``image`` (1, n, n, n) float32, ``labels`` (1, n, n, n) uint8 (0
+    background, 1 lesion, 255 unknown), and ``flip`` and ``quarters``, the transformation of the
+    second branch (:class:`Training.learning.point_losses.Turn`).
+
+    Args:
+        cases: Prepared cases; those without a labelled voxel are left out.
+        config: Settings.
+        seed: See the module.
+
+    Raises:
+        InputError: If no voxel is labelled.
+    """
+
+    def __init__(self, cases: Sequence[CachedCase], config: PointsConfig, seed: int) -> None:
+        self.config, self.seed = config, seed
+        self.items = [
+            case
+            for case in cases
+            if case.has(VOXELS_OF_SCAN) and (case.load(VOXELS_OF_SCAN) != UNKNOWN).any()
+        ]
+        if not self.items:
+            message = (
+                "no prepared case has a labelled voxel: put points into the folder 'points' of the "
+                "data set, or masks into 'masks', and run the stage 'prepare'"
+            )
+            raise InputError(message)
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, position: int) -> dict[str, Tensor]:
+        case = self.items[shuffled(position, len(self.items), self.seed)]
+        rng = augmentation_rng(position, self.seed)
+        labels, edge = case.load(VOXELS_OF_SCAN), self.config.patch
+        # lesion and background alike, where there are both
+        kinds = [value for value in (0, 1) if (labels == value).any()]
+        places = np.flatnonzero(labels == kinds[int(rng.integers(len(kinds)))])
+        middle = _pick(places, labels.shape, rng)
+        seen = _window([n + int(rng.integers(-edge // 4, edge // 4 + 1)) for n in middle], edge, 1)
+        image = stretch_contrast(
+            _cut(case.load("segmentation/image"), seen), rng, self.config.contrast
+        )
+        # in eight bits 255 + 1 is 0, which is what lies beyond the volume
+        known = _cut_nearest(labels + np.uint8(1), seen, 0) - torch.tensor(1, dtype=torch.uint8)
+        quarters = int(rng.integers(0, 4)) if self.config.rotate else 0
+        return {
+            "image": image[None],
+            "labels": known[None],
+            "flip": torch.tensor(True),
+            "quarters": torch.tensor(quarters),
+        }
+
+
 def clear_lobes(case: CachedCase, source: str) -> list[Lobe]:
-    """Return the lesion-free lobes: those with score 0.
+    """Return the lesion-free lobes: those with score 0, or in a region without lesions.
 
     Args:
         case: The prepared case.
         source: ``scans`` wants the whole scan free of lesions.
     """
-    scores = case.scores
-    if source == "scans" and any(score != 0 for score in scores.values()):
+    clear = case.clear
+    if source == "scans" and not clear >= set(Lobe):
         return []
-    return [lobe for lobe in case.boxes if scores[lobe] == 0]
+    return [lobe for lobe in case.boxes if lobe in clear]
 
 
 def _without_unscored(case: CachedCase, lobes: np.ndarray) -> np.ndarray:
-    """Return the lobes, 0 where a lobe has no score."""
+    """Return the lobes, 0 where a lobe has no label."""
     counts = np.ones(len(Lobe) + 1, dtype=np.uint8)
-    counts[[lobe for lobe, score in case.scores.items() if score is None]] = 0
+    counts[[lobe for lobe in Lobe if lobe not in case.known]] = 0
     return lobes if counts.all() else lobes * counts[lobes]
 
 

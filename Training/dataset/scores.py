@@ -15,6 +15,9 @@ COLUMNS = ("case", *(lobe.name for lobe in Lobe))
 UNSCORED = ("", "-", "n/a", "na", "none", "not assessable")
 """What a table says about a lobe that nobody could score."""
 
+NO_SCORE = "has no score at all"
+"""What is wrong with a row without a score, unless the case has labels of another kind."""
+
 Scores = dict[Lobe, int | None]
 """Severity score 0..5 of each lobe, None where nobody gave one."""
 
@@ -58,7 +61,7 @@ def read_scores(path: Path) -> tuple[dict[str, Scores], list[Problem]]:
     problems: list[Problem] = []
     for row in content.rows:
         name = content.cell(row, "case")
-        if reason := _no_name(name):
+        if reason := no_name(name):
             problems.append(Problem(path.name, f"line {row.line} {reason}"))
         elif name in table:
             message = f"has more than one row in {path.name}, see line {row.line}"
@@ -82,16 +85,16 @@ def write_scores(path: Path, table: Mapping[str, Mapping[Lobe, int | None]]) -> 
     write_text(csv_text(COLUMNS, rows), path)
 
 
-def _no_name(name: str) -> str:
+def no_name(name: str) -> str:
     """Say why a text is no name of a case; empty if it is one."""
     if not name:
         return "names no case"
     if any(ord(letter) < 32 for letter in name):
         return "has a line break or another control character in the name of the case"
     if "/" in name or "\\" in name:
-        return f"has the case {_short(name)!r}: give its name alone, without folders"
+        return f"has the case {short(name)!r}: give its name alone, without folders"
     if name.startswith("."):
-        return f"has the case {_short(name)!r}, which begins with a dot as hidden files do"
+        return f"has the case {short(name)!r}, which begins with a dot as hidden files do"
     if len(name) > 200:
         return "has a name of a case of more than 200 letters"
     return ""
@@ -108,14 +111,15 @@ def _parse_row(name: str, given: Mapping[Lobe, str], where: str) -> tuple[Scores
             scores[lobe] = int(score[1])
         else:
             message = (
-                f"the score of the {lobe.full_name} is {_short(text)!r}, not a whole number 0 to 5 "
+                f"the score of the {lobe.full_name} is {short(text)!r}, not a whole number 0 to 5 "
                 f"({where}, column {lobe.name})"
             )
             problems.append(Problem(name, message))
     if all(score is None for score in scores.values()):
-        problems.append(Problem(name, "has no score at all"))
+        problems.append(Problem(name, NO_SCORE))
     return scores, problems
 
 
-def _short(text: str) -> str:
+def short(text: str) -> str:
+    """Return a cell for a message, cut where it is long."""
     return text if len(text) <= _SHOWN else text[:_SHOWN] + "…"

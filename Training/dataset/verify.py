@@ -6,16 +6,20 @@ from dataclasses import dataclass, field
 
 import SimpleITK as sitk
 
-from DRAMLesionLib.errors import DRAMLesionError
+from DRAMLesionLib.errors import DRAMLesionError, InputError
+from DRAMLesionLib.images import geometry
 from DRAMLesionLib.lobes import Lobe, fit
 from DRAMLesionLib.lobes.masks import read_lobes
 from DRAMLesionLib.lobes.schemes import to_lobes
 from DRAMLesionLib.reading import checks, files
+from DRAMLesionLib.reading.markups import Point, read_points
 from DRAMLesionLib.reading.notes import notes
-from Training.dataset.cache import LESION
+from Training.dataset.cache import LESION, UNKNOWN
+from Training.dataset.contradictions import check_labels
 from Training.dataset.folder import Case
 from Training.dataset.labels import label_on, read_pseudolabel
 from Training.dataset.scores import Problem
+from Training.dataset.voxel_labels import read_outlined, voxels_on
 
 
 @dataclass(frozen=True)
@@ -27,16 +31,21 @@ class LoadedCase:
         lobes: :class:`Lobe` values on the same grid.
         estimated: Whether the lobes are the embedded estimate.
         problems: What a user should know; none of them is fatal.
+        outlined: uint8: 0 background, 1 lesion, 255 unknown on a grid of its own; None if a person
+            has outlined nothing.
+        points: That a person has placed.
     """
 
     ct: sitk.Image
     lobes: sitk.Image
     estimated: bool
     problems: list[Problem] = field(default_factory=list)
+    outlined: sitk.Image | None = None
+    points: list[Point] = field(default_factory=list)
 
 
 def load_case(case: Case, lobe_scheme: str = "auto") -> tuple[LoadedCase | None, list[Problem]]:
-    """Read and check scan and lobes of a case.
+    """Read and check scan, lobes and labels of a case.
 
     Args:
         case: What the data set says about it.
@@ -53,18 +62,48 @@ def load_case(case: Case, lobe_scheme: str = "auto") -> tuple[LoadedCase | None,
         warnings += more
         warnings += fit.check_lung_extent(lobes, ct, case.scan.name)
         problems += _label_problems(case, ct)
+        outlined, points, more_problems = _voxel_labels(case, ct, lobes)
+        problems += more_problems
     except DRAMLesionError as error:
         return None, [Problem(case.name, error.stored)]
     problems += [Problem(case.name, warning.message, fatal=False) for warning in warnings]
+    if any(problem.fatal for problem in problems):
+        return None, problems
     present = _present(lobes)
-    if not any(case.scores[lobe] is not None for lobe in Lobe if lobe in present):
+    of_regions = [one for one in case.regions if one.is_slice or set(one.lobes) & present]
+    scored = any(case.scores[lobe] is not None for lobe in Lobe if lobe in present)
+    if not scored and not of_regions and outlined is None and not points:
         problems.append(Problem(case.name, "no lobe has both a score and a place in the scan"))
         return None, problems
     for lobe in Lobe:
         if case.scores[lobe] is not None and lobe not in present:
             message = f"has a score for the {lobe.full_name}, which its lobes lack: left out"
             problems.append(Problem(case.name, message, fatal=False))
-    return LoadedCase(ct, lobes, case.lobes is None, problems), problems
+    for one in case.regions:
+        if one not in of_regions:
+            message = f"has a label of {one.region}, which its lobes lack: left out"
+            problems.append(Problem(case.name, message, fatal=False))
+    loaded = LoadedCase(ct, lobes, case.lobes is None, problems, outlined, points)
+    return loaded, problems
+
+
+def _voxel_labels(
+    case: Case, ct: sitk.Image, lobes: sitk.Image
+) -> tuple[sitk.Image | None, list[Point], list[Problem]]:
+    """Read what a person has labelled in a scan, and check all of its labels together."""
+    if case.points is None and case.outlined is None and not case.regions:
+        return None, [], []
+    outlined, name = read_outlined(case)
+    points = read_points(case.points) if case.points is not None else []
+    voxels = None
+    if outlined is not None:
+        voxels = voxels_on(ct, outlined, [])
+        if (voxels == UNKNOWN).all() and (geometry.array(outlined) != UNKNOWN).any():
+            message = f"{name} lies outside of the CT: was it saved from another scan?"
+            raise InputError(message)
+    labels = geometry.array(lobes)
+    found = check_labels(case.name, ct, labels, case.regions, case.scores, voxels, points)
+    return outlined, points, found
 
 
 def _label_problems(case: Case, ct: sitk.Image) -> list[Problem]:

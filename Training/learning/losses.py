@@ -57,6 +57,92 @@ def interval_regression_loss(
     return weighted.sum() if scale == "sum" else weighted.mean()
 
 
+def region_shares(
+    probability: Tensor,
+    mask: Tensor,
+    present: Tensor,
+    whole: Tensor,
+    planes: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Return the lesion shares of lobe chunks, and of regions that may span several of them.
+
+    ``share(region) = sum_c n_c mean_c / sum_c n_c`` over the chunks c of a sample, n_c the voxels
+    of the lungs that the region has in a lobe. A slice has its voxels in planes of the chunks, each
+    of which has a mean of its own.
+
+    Args:
+        probability: (chunks, 1, k, j, i) map of the chunks that are there, in [0, 1].
+        mask: Same shape, bool.
+        present: (batch, c) bool, which chunks of each sample are there; as many as ``chunks``.
+        whole: (batch, r, c) share of each lobe in the voxels of a region; adds up to 1, or to 0 for
+            slices and where there is no label.
+        planes: (batch, r, c, k) voxels of slices in the planes of the chunks.
+
+    Returns:
+        (chunks,) and (batch, r).
+    """
+    fractions = masked_mean(probability, mask)
+    shares = (whole * _spread(fractions, present)[:, None]).sum(-1)
+    if planes is None:
+        return fractions, shares
+    weights = mask.to(probability.dtype)
+    area = weights.sum((1, 3, 4))
+    profile = (probability * weights).sum((1, 3, 4)) / area.clamp_min(1.0)
+    # planes of a chunk without a voxel of the lobe have no mean
+    there = planes * _spread((area > 0).to(planes.dtype), present)[:, None]
+    along = (there * _spread(profile, present)[:, None]).sum((-2, -1))
+    return fractions, shares + along / there.sum((-2, -1)).clamp_min(1e-6)
+
+
+def _spread(values: Tensor, present: Tensor) -> Tensor:
+    """Return (batch, c, ...) with the values (chunks, ...) where ``present``, 0 elsewhere."""
+    result = values.new_zeros((*present.shape, *values.shape[1:]))
+    return result.index_put((present,), values)
+
+
+def region_loss(
+    shares: Tensor,
+    lower: Tensor,
+    upper: Tensor,
+    weight: Tensor,
+    scale: Literal["mean", "sum"] = "mean",
+) -> Tensor:
+    """Return how far the shares of regions lie outside of their intervals, see equation 1.
+
+    Args:
+        shares: (batch, r) predicted lesion shares.
+        lower: (batch, r) least shares.
+        upper: (batch, r) largest shares.
+        weight: (batch, r) weight of each label, 0 where there is none.
+        scale: See :func:`interval_regression_loss`.
+
+    Returns:
+        Sum over the labels of a sample; with ``mean``, mean over the samples.
+    """
+    total = interval_regression_loss(
+        shares.flatten(), lower.flatten(), upper.flatten(), weight.flatten(), scale
+    )
+    return total if scale == "sum" else total * shares.shape[1]
+
+
+def voxel_cross_entropy(logits: Tensor, lesion: Tensor, background: Tensor) -> Tensor:
+    """Return the cross-entropy on labelled voxels; those without a label teach nothing.
+
+    ``-(sum_v l_v log p_v + b_v log(1 - p_v)) / sum_v (l_v + b_v)``
+
+    Args:
+        logits: (batch, 1, k, j, i) map before the sigmoid.
+        lesion: Same shape, l: how many voxels that a reader called lesion lie there.
+        background: Same shape, b.
+
+    Returns:
+        Mean over the batch; 0 for a sample without labels.
+    """
+    each = lesion * F.softplus(-logits) + background * F.softplus(logits)
+    count = (lesion + background).flatten(1).sum(1)
+    return (each.flatten(1).sum(1) / count.clamp_min(1e-6)).mean()
+
+
 def inverse_frequency_weights(
     scores: Iterable[int], scale: Literal["mean", "sum"] = "mean"
 ) -> dict[int, float]:

@@ -28,6 +28,12 @@ def _supervised() -> Method:
     return SupervisedMethod()
 
 
+def _points(name: str) -> Method:
+    from Training.methods.points import PointsMethod
+
+    return PointsMethod(name)
+
+
 def _nnunet() -> Method:
     from Training.methods.nnunet import NNUNetMethod
 
@@ -60,6 +66,10 @@ METHODS: dict[str, Callable[[], Method]] = {
     "attention_fusion_max": partial(_attention_fusion, "max"),
     "attention_fusion_ema": partial(_attention_fusion, "ema"),
     "dram": _dram,
+    "points": partial(_points, "points"),
+    "points_flip": partial(_points, "points_flip"),
+    "points_alone": partial(_points, "points_alone"),
+    "points_lcfcn": partial(_points, "points_lcfcn"),
     "supervised": _supervised,
     "nnunet": _nnunet,
 }

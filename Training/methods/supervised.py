@@ -11,9 +11,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import SimpleITK as sitk
+from torch import nn
 
 from DRAMLesionLib.devices import pick_device
 from DRAMLesionLib.errors import InputError
@@ -86,7 +88,10 @@ class SupervisedMethod(Method):
 
     def load(self, folder: Path, device: str = "cpu") -> Predictor:
         """Return the trained network; see the base class."""
-        return SupervisedPredictor(folder, device)
+        config, tensors = read_run(folder, SegmentationTrainingConfig)
+        network = UNet3D(out_channels=CLASSES, base_channels=config.base_channels, padding="valid")
+        network.load_state_dict(tensors)
+        return NetworkPredictor(NAME, ROW, network, config.spacing, device)
 
 
 def true_cases(work: Workplace, folder: Path) -> list[TrueCase]:
@@ -139,24 +144,25 @@ def _save_labels(task: tuple[TrueCase, Path]) -> None:
     case.save(LABELS, labels)
 
 
-class SupervisedPredictor(MaskPredictor):
-    """The network over the whole scan, as in the pipeline.
+class NetworkPredictor(MaskPredictor):
+    """A final segmentation network over the whole scan, as in the pipeline.
 
     Args:
-        folder: Folder of the run.
+        name: Of the method.
+        row: Of its row in the tables.
+        network: With three classes.
+        spacing: Of its grid in mm.
         device: Where to compute.
     """
 
-    name, row = NAME, ROW
-
-    def __init__(self, folder: Path, device: str = "cpu") -> None:
+    def __init__(
+        self, name: str, row: str, network: nn.Module, spacing: float, device: str = "cpu"
+    ) -> None:
         super().__init__()
-        config, tensors = read_run(folder, SegmentationTrainingConfig)
-        self._config = SegmentationConfig(spacing=config.spacing)
+        self.name, self.row = name, row
+        self._config = SegmentationConfig(spacing=spacing)
         self._device = pick_device(device)
-        network = UNet3D(out_channels=CLASSES, base_channels=config.base_channels, padding="valid")
-        network.load_state_dict(tensors)
-        self._network = network.to(self._device).eval()
+        self._network = cast(UNet3D, network.to(self._device).eval())
 
     def segment(self, ct: sitk.Image, lungs: sitk.Image) -> tuple[sitk.Image, sitk.Image]:
         """Run the network; see the base class."""

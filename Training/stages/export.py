@@ -70,8 +70,8 @@ def export(
 
 def _export_ours(folder: Path, cases: Sequence[CachedCase], output: Path, config: Config) -> None:
     """Write regression and segmentation."""
-    trained = sum(not c.validation for c in for_lesions(cases, config.vessels.alone))
-    given = f"{trained} scans with lobe scores; no voxel of any lesion was given"
+    seen = for_lesions(cases, config.vessels.alone)
+    given = describe_labels([case for case in seen if not case.validation])
 
     settings = config.regression
     arguments = {"base_channels": settings.base_channels, "attention": settings.attention}
@@ -90,6 +90,30 @@ def _export_ours(folder: Path, cases: Sequence[CachedCase], output: Path, config
     description = {"type": "UNet3D", "arguments": shape}
     card = {"spacing": final.spacing, "level": final.level}
     _export(UNet3D(**shape), "segmentation", description, card, folder, output, config, given)
+
+
+def describe_labels(cases: Sequence[CachedCase]) -> str:
+    """Say what a training was given, for the card.
+
+    Args:
+        cases: Those that it has seen.
+    """
+    kinds = {
+        "lobe scores": [any(s is not None for s in case.scores.values()) for case in cases],
+        "shares of regions": [bool(case.meta.get("regions")) for case in cases],
+        "points": [_count(case, "lesion points", "background points") > 0 for case in cases],
+        "masks": [_count(case, "masks", "pseudo-labels as masks") > 0 for case in cases],
+    }
+    there = {kind: sum(flags) for kind, flags in kinds.items() if any(flags)}
+    if set(there) <= {"lobe scores"}:
+        return f"{len(cases)} scans with lobe scores; no voxel of any lesion was given"
+    told = ", ".join(f"{count} with {kind}" for kind, count in there.items())
+    none = "" if any(case.outlined for case in cases) else "; no voxel of any lesion was given"
+    return f"{len(cases)} scans: {told}{none}"
+
+
+def _count(case: CachedCase, *kinds: str) -> int:
+    return sum(case.meta.get("counts", {}).get(kind, 0) for kind in kinds)
 
 
 def _export_vessels(

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import shutil
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,7 +28,10 @@ from Training.config import Config
 from Training.dataset.cache import (
     META,
     PREPARED,
+    UNKNOWN,
     VESSELS,
+    VOXELS,
+    VOXELS_OF_SCAN,
     CachedCase,
     write_index,
     write_meta,
@@ -34,6 +39,8 @@ from Training.dataset.cache import (
 from Training.dataset.folder import Case, find_cases
 from Training.dataset.scores import Problem
 from Training.dataset.verify import LoadedCase, load_case
+from Training.dataset.voxel_labels import planes_of_slice, voxels_on
+from Training.dataset.weak_labels import LEAST_DISEASED, RegionLabel
 from Training.learning.workers import in_workers
 
 Report = Callable[[str], None]
@@ -70,7 +77,11 @@ class PrepareTask:
         files = {"scan": self.case.scan, "lobes": self.case.lobes}
         # a key that only some have: caches made before there was the choice stay what they are
         unguarded = {"vessel_guards": False} if self.vessels and not self.vessel_guards else {}
+        # a case with scores alone has the origin that it had before there were other labels
+        files |= {"points": self.case.points, "outlined": self.case.outlined}
+        regions = [dataclasses.asdict(one) for one in self.case.regions]
         return {
+            **({"regions": regions} if regions else {}),
             "format": _FORMAT,
             "regression_spacing": self.regression_spacing,
             "segmentation_spacing": self.segmentation_spacing,
@@ -82,7 +93,9 @@ class PrepareTask:
 
     def arrays(self) -> tuple[str, ...]:
         """Return the names of the arrays that are to be made."""
-        return (*PREPARED, *([VESSELS] if self.vessels else []))
+        labelled = self.case.points is not None or self.case.outlined is not None
+        voxels = (VOXELS, VOXELS_OF_SCAN) if labelled else ()
+        return (*PREPARED, *([VESSELS] if self.vessels else []), *voxels)
 
 
 def prepare(
@@ -155,6 +168,7 @@ def prepare(
         report(line)
     _stop_if_broken(problems, len(cases) - len(failed), config, cache)
     names = [case.name for case in cases if case.name not in failed]
+    report(count_labels([case for case in cases if case.name not in failed], cache))
     write_index(cache, names, config.prepare.validation_share)
     return problems
 
@@ -224,6 +238,7 @@ def _prepare_case(task: PrepareTask) -> list[Problem]:
                 "regression": plain_grid(regression_grid),
                 "segmentation": plain_grid(segmentation_grid),
             },
+            **_save_labels(cached, loaded, task.case, regression_grid, segmentation_grid),
         }
         write_meta(part, meta)
     return problems
@@ -256,6 +271,70 @@ def _save_segmentation(cached: CachedCase, loaded: LoadedCase, spacing: float) -
     lobes = geometry.resample(loaded.lobes, grid, "nearest")
     cached.save("segmentation/lobes", geometry.array(lobes))
     return grid
+
+
+def _save_labels(
+    cached: CachedCase, loaded: LoadedCase, case: Case, fine: sitk.Image, final: sitk.Image
+) -> dict[str, Any]:
+    """Write the labelled voxels; return what ``meta.json`` says of labels beside the scores."""
+    content: dict[str, Any] = {}
+    lobes = np.asarray(cached.load("regression/lobes"))
+    if case.regions:
+        placed = [_placed(one, loaded.ct, lobes, fine) for one in case.regions]
+        content["regions"] = [one for one in placed if one["lobes"]]
+    if case.points is None and case.outlined is None:
+        return content
+    voxels = voxels_on(fine, loaded.outlined, loaded.points)
+    cached.save(VOXELS, voxels)
+    cached.save(VOXELS_OF_SCAN, voxels_on(final, loaded.outlined, loaded.points))
+    there = np.unique(lobes[voxels != UNKNOWN])
+    content["outlined"] = [lobe.name for lobe in Lobe if lobe in there]
+    lesions = sum(point.lesion for point in loaded.points)
+    content["counts"] = {
+        "lesion points": lesions,
+        "background points": len(loaded.points) - lesions,
+        "masks": int(case.mask is not None),
+        "pseudo-labels as masks": int(case.mask is None and case.outlined is not None),
+    }
+    return content
+
+
+def _placed(
+    label: RegionLabel, ct: sitk.Image, lobes: np.ndarray, grid: sitk.Image
+) -> dict[str, Any]:
+    """Return a label of a region as ``meta.json`` has it: with lobes and planes of the grid."""
+    planes = planes_of_slice(ct, label.slice_number, grid) if label.is_slice else None
+    part = lobes if planes is None else lobes[max(0, planes[0]) : max(0, planes[1])]
+    there = np.unique(part)
+    return {
+        "region": label.region,
+        "lower": label.lower,
+        "upper": label.upper,
+        "lobes": [lobe.name for lobe in label.lobes if lobe in there],
+        "planes": planes,
+    }
+
+
+def count_labels(cases: Sequence[Case], cache: Path) -> str:
+    """Say how many labels of each kind some prepared cases have."""
+    counts = Counter[str]()
+    for case in cases:
+        counts["scores of lobes"] += sum(score is not None for score in case.scores.values())
+        for label in case.regions:
+            counts[_kind(label)] += 1
+        counts["pseudo-labels"] += case.label is not None
+        meta = CachedCase(case.name, cache / case.name, validation=False).meta
+        counts.update(meta.get("counts", {}))
+    told = [f"{number} {kind}" for kind, number in counts.items() if number]
+    return f"labels of {len(cases)} cases: {', '.join(told)}"
+
+
+def _kind(label: RegionLabel) -> str:
+    where = "slices" if label.is_slice else "lobes" if len(label.lobes) == 1 else "lungs"
+    if label.upper == 0:
+        return f"{where} free of lesions"
+    diseased = (label.lower, label.upper) == (LEAST_DISEASED, 1.0)
+    return f"{where} diseased" if diseased else f"per cents of {where}"
 
 
 def plain_grid(grid: sitk.Image) -> dict[str, list[float]]:

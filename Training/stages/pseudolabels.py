@@ -5,7 +5,7 @@ they are its own.
 
 Each scan's label is also written as a file that Slicer opens and a person can correct. A corrected
 file is never overwritten, and is used in place of the computed label; so is one that lies in the
-data set (:mod:`Training.dataset.folder`), which comes before both. Lobes without a score are left
+data set (:mod:`Training.dataset.folder`), which comes before both. Lobes without a label are left
 to the map's own opinion here, and :class:`Training.dataset.sampling.ScanPatches` leaves them out.
 
 A note beside each file tells a computed label from a corrected one by its checksum. It is written
@@ -41,9 +41,19 @@ from DRAMLesionLib.networks.regression import RegressionNetwork
 from DRAMLesionLib.networks.unet import UNet3D
 from DRAMLesionLib.typed import Between, read_json
 from Training.config import Config, RegressionConfig
-from Training.dataset.cache import BACKGROUND, LABELS, LESION, MAP, VESSEL, CachedCase, for_lesions
+from Training.dataset.cache import (
+    BACKGROUND,
+    LABELS,
+    LESION,
+    MAP,
+    VESSEL,
+    VOXELS_OF_SCAN,
+    CachedCase,
+    for_lesions,
+)
 from Training.dataset.files import LobeName
 from Training.dataset.labels import label_on, read_pseudolabel
+from Training.dataset.regions import fit_shares
 from Training.learning.engine import checkpoint_sum, read_checkpoint
 from Training.learning.workers import in_workers
 from Training.stages.prepare import grid_image
@@ -394,7 +404,7 @@ def compute_label(
 
     Returns:
         (k, j, i) uint8 on the grid of the final network, and the lesion fractions of the lobes;
-        none where each lobe is scored 0, for which the regression was not asked.
+        none where each lobe is free of lesions, for which the regression was not asked.
     """
     target = grid_image(case.meta["grids"]["segmentation"])
     lobes = np.asarray(case.load("segmentation/lobes"))
@@ -403,7 +413,7 @@ def compute_label(
     if found is not None:
         labels[geometry.array(geometry.resample(found, target, "labels")) > 0] = VESSEL
     if config.pseudolabels.use_scores and _is_free(case, lobes):
-        return labels, {}
+        return _with_seen(labels, case), {}
     of_regression = teacher.name == REGRESSION
     if fractions is None or (of_regression and values is None):
         maps = compute_maps(case, teacher.with_name(REGRESSION), config)
@@ -419,19 +429,36 @@ def compute_label(
     fill = config.pseudolabels.fill_vessels
     if config.pseudolabels.match_scores:
         shares = clipped_shares(case.scores, fractions) if shares is None else shares
-        return _matched(values, labels, lobes, eligible, shares, fill), fractions
+        voxels = {lobe: int(np.count_nonzero(lobes == lobe)) for lobe in shares}
+        shares = fit_shares(shares, voxels, case.regions)
+        found_by_rank = _matched(values, labels, lobes, eligible, shares, fill)
+        return _with_seen(found_by_rank, case), fractions
     if config.pseudolabels.use_scores:
-        clear = [lobe for lobe, score in case.scores.items() if score == 0]
-        lesion &= ~np.isin(lobes, clear)
+        lesion &= ~np.isin(lobes, sorted(case.clear))
     labels[lesion] = LESION
     if fill:
         labels[_vessels_in_lesions(labels, lobes)] = LESION
-    return labels, fractions
+    return _with_seen(labels, case), fractions
+
+
+def _with_seen(labels: np.ndarray, case: CachedCase) -> np.ndarray:
+    """Return a label with what a person has seen, which goes before all others.
+
+    These are slices without lesions, and voxels.
+    """
+    lesion = labels == LESION
+    lesion[~_clear_planes(case, len(labels))] = False
+    labels[lesion] = BACKGROUND
+    if case.has(VOXELS_OF_SCAN):
+        seen = case.load(VOXELS_OF_SCAN)
+        labels[(seen == 0) & (labels == LESION)] = BACKGROUND
+        labels[seen == 1] = LESION
+    return labels
 
 
 def _is_free(case: CachedCase, lobes: np.ndarray) -> bool:
-    """Tell whether each lobe of a scan is scored 0, so that no network has to be asked."""
-    return all(case.scores.get(lobe) == 0 for lobe in Lobe if (lobes == lobe).any())
+    """Tell whether each lobe of a scan is free of lesions, so that no network has to be asked."""
+    return all(lobe in case.clear for lobe in Lobe if (lobes == lobe).any())
 
 
 def _values(maps: DRAM, case: CachedCase, config: Config) -> np.ndarray:
@@ -575,6 +602,21 @@ def _most_likely(values: np.ndarray, lobes: np.ndarray, counts: Mapping[Lobe, in
         order = np.argsort(values.flat[inside], kind="stable")
         lesion.flat[inside[order[max(0, inside.size - max(0, count)) :]]] = True
     return lesion
+
+
+def _clear_planes(case: CachedCase, count: int) -> np.ndarray:
+    """Return which planes of the final network's grid lie in slices without lesions, (k) bool."""
+    clear = np.zeros(count, dtype=bool)
+    slices = [one.planes for one in case.regions if one.planes is not None and one.upper == 0]
+    if not slices:
+        return clear
+    grids = case.meta["grids"]
+    z = grids["segmentation"]["origin"][2] + np.arange(count) * grids["segmentation"]["spacing"][2]
+    fine = grids["regression"]
+    plane = np.round((z - fine["origin"][2]) / fine["spacing"][2])
+    for first, stop in slices:
+        clear |= (plane >= first) & (plane < stop)
+    return clear
 
 
 def _by_hand(path: Path, case: CachedCase) -> np.ndarray:

@@ -15,9 +15,10 @@ from Testing.training.small_cache import write_small_cache
 from Training.config import OptimiserConfig, load_config
 from Training.dataset.augmentation import draw_affine, warp, warp_inside
 from Training.dataset.cache import read_cache
+from Training.dataset.sampling import drawn_item
 from Training.learning import losses
 from Training.learning.engine import learning_rate
-from Training.stages.regression import RegressionExperiment
+from Training.stages.regression import RegressionExperiment, _wanted
 
 
 @pytest.mark.parametrize(
@@ -270,7 +271,9 @@ def experiment(tmp_path_factory):
 
 def _batch(experiment, count=6):
     samples = experiment.samples()
-    return next(iter(DataLoader(samples, batch_size=count, sampler=range(count))))
+    batch = next(iter(DataLoader(samples, batch_size=count, sampler=range(count))))
+    numbers = [drawn_item(n, samples._groups, samples.seed, "loss") for n in range(count)]
+    return batch | {"score": torch.tensor([samples.items[n].group for n in numbers])}
 
 
 def test_the_total_is_the_weighted_average_of_all_terms_as_written(experiment):
@@ -281,11 +284,12 @@ def test_the_total_is_the_weighted_average_of_all_terms_as_written(experiment):
     dram, attended = network(batch["image"])
     probability = torch.sigmoid(dram)
     fractions = torch.stack([p[m].mean() for p, m in zip(probability, batch["mask"], strict=True)])
-    middle = (batch["lower"] + batch["upper"]) / 2
-    half = (batch["upper"] - batch["lower"]) / 2
-    regression = (batch["weight"] * ((fractions - middle) ** 2 - half**2).clamp_min(0)).mean()
+    lower, upper, weight = (batch[name][:, 0] for name in ("lower", "upper", "weight"))
+    middle, half = (lower + upper) / 2, (upper - lower) / 2
+    regression = (weight * ((fractions - middle) ** 2 - half**2).clamp_min(0)).mean()
     torch.testing.assert_close(found["regression"], regression.float())
-    target = experiment._target(attended, fractions, batch)
+    wanted = torch.minimum(torch.maximum(fractions, lower), upper)
+    target = experiment._target(attended, wanted, batch)
     q = torch.sigmoid(attended)[:, 0]
     q = torch.stack((1 - q, q), dim=1)
     own = F.one_hot(q.argmax(1), 2).movedim(-1, 1)
@@ -305,7 +309,7 @@ def test_lobes_weigh_as_the_inverse_frequency_of_their_score(experiment):
     # the scores of the six lobes are 0, 2, 4, 0, 2, 4 in some order: all equally often
     batch = _batch(experiment)
     assert sorted(batch["score"].tolist()) == [0, 0, 2, 2, 4, 4]
-    torch.testing.assert_close(batch["weight"].float(), torch.ones(6))
+    torch.testing.assert_close(batch["weight"], torch.ones(6, 1))
 
 
 def test_the_target_is_empty_without_score_without_vessels_and_detached(experiment):
@@ -331,7 +335,8 @@ def test_the_target_of_a_map_below_one_half_has_as_much_lesion_as_the_score_with
     batch["vessels"] = torch.zeros_like(batch["vessels"])
     # a map that follows the image, yet is 0.3 at most; the score decides how much is lesion
     attended = torch.logit(0.3 * batch["image"].clamp(0.01, 0.99))
-    target = experiment._target(attended, torch.zeros(6), batch)
+    wanted = _wanted(torch.zeros(6), torch.zeros(6, 1), batch)
+    target = experiment._target(attended, wanted, batch)
     shares = [t[m].float().mean() for t, m in zip(target, batch["mask"][:, 0], strict=True)]
     for share, score, lower in zip(shares, batch["score"], batch["lower"], strict=True):
         expected = lower.item() if gain and score > 0 else 0.0

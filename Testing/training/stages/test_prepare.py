@@ -4,22 +4,28 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import SimpleITK as sitk
+import torch
+from torch.utils.data import DataLoader
 
 from DRAMLesionLib import writing
 from DRAMLesionLib.errors import ScanWarning
 from DRAMLesionLib.lobes import Lobe
 from DRAMLesionLib.phantom import make_phantom
+from DRAMLesionLib.reading.markups import Point, write_points
 from Testing.training.small_cache import write_small_cache
 from Training.config import load_config
-from Training.dataset.cache import read_cache
+from Training.dataset.cache import VOXELS, VOXELS_OF_SCAN, read_cache
 from Training.dataset.folder import Case, find_cases
+from Training.dataset.labelled import LabelledChunks
 from Training.dataset.verify import load_case
+from Training.dataset.weak_labels import RegionLabel
 from Training.stages.prepare import prepare
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -214,6 +220,84 @@ def test_notes_are_told_again_when_a_case_is_prepared_already(phantom, tmp_path)
     kept = (tmp_path / "out" / "cache" / "problems.txt").read_text()
     assert "the score of the left lower lobe is missing" in kept
     assert "has a score for the right middle lobe, which its lobes lack" in kept
+
+
+def _labelled_set(folder, phantom):
+    """Write three scans with labels of other kinds than scores, one contradiction in each."""
+    _data_set(folder, phantom, "", ("a", "b", "c"))
+    (folder / "scores.csv").unlink()
+    ct, lobes = (sitk.ReadImage(str(phantom / f"{name}.nii.gz")) for name in ("ct", "lobes"))
+    values = sitk.GetArrayFromImage(lobes)
+    middle = int(np.argmax((values > 0).sum(axis=(1, 2))))
+    (folder / "labels.csv").write_text(
+        f"case,region,lower,upper\na,lungs,30,\na,slice:{middle},diseased,\nb,LUL,free,\nb,LUL,9,\n"
+    )
+    k, j, i = (int(n) for n in np.argwhere(values == Lobe.RLL)[500])
+    inside, outside = (ct.TransformIndexToPhysicalPoint(n) for n in ((i, j, k), (0, 0, 0)))
+    (folder / "points").mkdir()
+    write_points([Point(inside, True), Point(outside, False)], folder / "points" / "b.mrk.json")
+    (folder / "masks").mkdir()
+    mask = np.where(values == Lobe.RLL, 1, 255).astype(np.uint8)
+    image = sitk.GetImageFromArray(mask)
+    image.CopyInformation(lobes)
+    sitk.WriteImage(image, str(folder / "masks" / "c.nii.gz"))
+    return middle
+
+
+def test_labels_of_every_kind_are_prepared_counted_and_learnt_from_without_scores(
+    phantom, tmp_path
+):
+    folder = tmp_path / "data"
+    middle = _labelled_set(folder, phantom)
+    changes = ["prepare.vessels=false", "prepare.validation_share=0", "regression.vessels=frangi"]
+    config = load_config(TINY, changes)
+    lines: list[str] = []
+    problems = prepare([folder], tmp_path / "out", config, lines.append)
+    said = "\n".join(map(str, problems))
+    assert not any(problem.fatal for problem in problems)
+    assert "note: b: 'LUL free' and 'LUL 4 to 14 %' contradict each other" in said
+    assert "note: b: 1 background points lie outside of the lungs" in said
+    assert (
+        "labels of 3 cases: 1 per cents of lungs, 1 slices diseased, 1 lobes free of lesions, "
+        "1 per cents of lobes, 1 lesion points, 1 background points, 1 masks"
+    ) in lines
+    a, b, c = read_cache(tmp_path / "out" / "cache")
+    assert [one.name for one in a.regions] == ["lungs", f"slice:{middle}"]
+    assert a.known == set(Lobe)
+    assert (b.outlined, c.outlined) == ({Lobe.RLL}, {Lobe.RLL})
+    for case, voxels in ((b, 2), (c, None)):
+        for name in (VOXELS, VOXELS_OF_SCAN):
+            seen = np.asarray(case.load(name))
+            lobes = np.asarray(case.load(name.replace("voxels", "lobes")))
+            assert (seen == 1).any()
+            assert np.mean(lobes[seen == 1] == Lobe.RLL) > 0.9
+            assert voxels is None or (seen != 255).sum() in (1, voxels)
+    batch = next(iter(DataLoader(LabelledChunks([a, b, c], config.regression, 0, True), 3)))
+    assert bool(torch.isfinite(batch["image"]).all())
+    again: list[str] = []
+    assert list(map(str, prepare([folder], tmp_path / "out", config, again.append))) == list(
+        map(str, problems)
+    )
+    assert "3 of 3 cases are prepared already" in again
+    (folder / "labels.csv").write_text("case,region,lower,upper\na,lungs,40,\n")
+    prepare([folder], tmp_path / "out", config, again.append)
+    assert "1 of 3 cases are prepared already" in again
+    assert [one.lower for one in read_cache(tmp_path / "out" / "cache")[0].regions] == [0.35]
+
+
+def test_a_slice_that_the_ct_lacks_and_a_mask_of_another_scan_are_errors(phantom, tmp_path):
+    case = replace(
+        _case(phantom, tmp_path, scores=dict.fromkeys(Lobe)),
+        regions=(RegionLabel("slice:5000", 0.0, 0.0),),
+    )
+    assert "has a label of slice:5000, but the CT has the slices 0 to" in _said(case)[0]
+    lobes = sitk.ReadImage(str(phantom / "lobes.nii.gz"))
+    path = tmp_path / "mask.nii.gz"
+    sitk.WriteImage(_moved(sitk.Cast(lobes > 0, sitk.sitkUInt8), 5e3), str(path))
+    assert (
+        "the mask mask.nii.gz lies outside of the CT"
+        in _said(replace(case, regions=(), mask=path))[0]
+    )
 
 
 WITHOUT = """
