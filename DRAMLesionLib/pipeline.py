@@ -178,7 +178,9 @@ class LesionPipeline:
             # a voxel is one thing in the results
             free_vessels = sitk.Mask(all_vessels, lesions.mask, 0, 1)
         with clock.stage("scores"):
-            sure = segmentation.lobe_intervals(lesions, lungs.lobes, self.segmentation_config)
+            settings = self.segmentation_config
+            interval = None if isinstance(settings, SliceConfig) else settings.interval
+            sure = segmentation.lobe_intervals(lesions, lungs.lobes, interval)
             report = self._report(ct, lungs, level, typed, free_vessels, sure, found, clock)
         return LesionResult(ct, lungs.lobes, typed, free_vessels, report, maps, lesions.share)
 

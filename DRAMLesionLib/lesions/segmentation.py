@@ -178,22 +178,23 @@ def decide(
 
 
 def lobe_intervals(
-    lesions: Lesions, lobes: sitk.Image, config: SegmentationConfig
+    lesions: Lesions, lobes: sitk.Image, config: IntervalConfig | None
 ) -> dict[Lobe, tuple[float, float]]:
-    """Return the interval of each lobe's lesion fraction; none where ``config`` has none.
+    """Return the interval of each lobe's lesion fraction.
 
     Args:
         lesions: From :func:`find_lesions`.
         lobes: Labels of :class:`Lobe`, any grid.
-        config: Settings.
+        config: How intervals are made; None for weights that it was not measured for, which have
+            none.
     """
-    if config.interval is None:
+    if config is None:
         return {}
     found, labels = (
         geometry.array(geometry.resample(image, lesions.share, "nearest"))
         for image in (lesions.mask, lobes)
     )
-    return intervals(found > 0, geometry.array(lesions.share), labels, config.interval)
+    return intervals(found > 0, geometry.array(lesions.share), labels, config)
 
 
 def lesions_on_grid(

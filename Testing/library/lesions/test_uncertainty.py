@@ -59,10 +59,10 @@ def test_intervals_come_from_the_grid_of_the_network_and_only_where_they_were_ca
         0.0,
     )
     labels = geometry.resample(geometry.image_like(lobes, grid), fine, "nearest")
-    got = lobe_intervals(lesions, labels, SegmentationConfig(2.0, interval=CONFIG))
+    got = lobe_intervals(lesions, labels, CONFIG)
     assert got == intervals(found, share, lobes, CONFIG)
     assert got[Lobe.RUL] == pytest.approx((0.2, 0.3))
-    assert lobe_intervals(lesions, labels, SegmentationConfig(2.0)) == {}
+    assert lobe_intervals(lesions, labels, None) == {}
 
 
 def test_a_card_brings_intervals_and_a_wrong_one_is_refused(tmp_path):
