@@ -27,7 +27,7 @@ from DRAMLesionLib.lobes import Lobe
 from DRAMLesionLib.networks.unet import UNet3D
 from Training.learning.workers import in_workers
 from Training.metrics import Confusion
-from Training.studies.intervals import FIRST_CHECK_SEED, Task, phantom_of
+from Training.studies.intervals import FIRST_CALIBRATION_SEED, Task, phantom_of
 
 LEVELS = (0.0, 0.5, 0.4, 0.3)
 WITHOUT_RULE = "no components dropped"
@@ -124,7 +124,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--workers", type=int, default=2, help="phantoms at a time")
     options = parser.parse_args(arguments)
     tasks = [
-        Task(FIRST_CHECK_SEED + n, options.spacing, n % 5 == 4, options.weights)
+        Task(FIRST_CALIBRATION_SEED + n, options.spacing, n % 5 == 4, options.weights)
         for n in range(options.count)
     ]
     work = in_workers(
