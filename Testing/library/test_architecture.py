@@ -43,6 +43,7 @@ ROOMS = {
         ("dataset",),
         ("learning",),
         ("config", "metrics"),
+        ("settings",),
     ),
 }
 """Rooms from top to bottom; those on one line do not know each other."""

@@ -105,14 +105,35 @@ def _label(case: CachedCase, k: int, lung_voxels: int, config: SliceSetConfig) -
 def weak_label(case: CachedCase, k: int) -> bool | None:
     """Tell from weak labels whether a slice of a case is diseased; None if they do not say.
 
-    A lobe with a lesion need not have it in every slice that it is cut by: such slices are
-    candidates, and the classes that the methods learn overlap.
+    A label of the slice itself counts before those of its lobes. A lobe with a lesion need not have
+    it in every slice that it is cut by: such slices are candidates, and the classes that the
+    methods learn overlap.
+
+    Args:
+        case: The case.
+        k: Plane of the final network's grid.
     """
-    values = np.unique(case.load(LOBES)[k])
-    scores = [case.scores[Lobe(value)] for value in values if value]
-    if any(score for score in scores):
+    regions = case.regions
+    plane = _fine_plane(case, k)
+    for one in regions:
+        first, stop = one.planes or (0, 0)
+        if first <= plane < stop and (one.upper == 0 or one.lower > 0):
+            return one.lower > 0
+    clear = case.clear
+    ill = {lobe for lobe, score in case.scores.items() if score}
+    ill |= {lobe for one in regions if one.planes is None and one.lower > 0 for lobe in one.lobes}
+    cut = {Lobe(int(value)) for value in np.unique(case.load(LOBES)[k]) if value}
+    if cut & (ill - clear):
         return True
-    return None if None in scores else False
+    return False if cut <= clear else None
+
+
+def _fine_plane(case: CachedCase, k: int) -> int:
+    """Return the plane of the regression grid, which labels of slices are on, nearest to one."""
+    grids = case.meta["grids"]
+    here, fine = grids["segmentation"], grids["regression"]
+    z = here["origin"][2] + k * here["spacing"][2]
+    return round((z - fine["origin"][2]) / fine["spacing"][2])
 
 
 class SlicePictures(Dataset):

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from functools import partial
 
 from DRAMLesionLib.errors import InputError
-from Training.config import Fusion
 from Training.methods.base import Method, Predictor, Trained
+from Training.settings import Fusion
 
 
 def _cam() -> Method:

@@ -31,7 +31,7 @@ from DRAMLesionLib.lesions.by_slice import SliceConfig
 from DRAMLesionLib.networks.light import LEVELS, LightUNet
 from DRAMLesionLib.networks.slices import SliceNetwork, UNet2D
 from DRAMLesionLib.writing import whole_file
-from Training.config import Config, Fusion, FusionConfig, SliceSetConfig
+from Training.config import Config, FusionConfig, SliceSetConfig
 from Training.dataset.cache import LABELS, LESION
 from Training.dataset.slices import UNKNOWN, LabelledSlice, SlicePictures
 from Training.learning.engine import Experiment, make_fabric, read_checkpoint, train
@@ -48,6 +48,7 @@ from Training.methods.slice_methods import (
     needs_truth,
     slices_of,
 )
+from Training.settings import Fusion
 
 NAME, ROW = "attention_fusion", "Attention fusion"
 CLASSIFIER, LIGHT, MAPS = "classifier", "segmentation", "maps"

@@ -20,6 +20,7 @@ from Testing.library import simple_chest
 from Testing.training.small_cache import write_small_cache
 from Training.config import load_config
 from Training.dataset.cache import LABELS, LESION, read_cache
+from Training.dataset.regions import Region
 from Training.dataset.slices import SlicePictures, find_slices, weak_label
 from Training.learning.engine import logged, make_fabric, read_checkpoint, train
 from Training.methods import get_method
@@ -115,6 +116,21 @@ def test_a_slice_through_an_unscored_lobe_is_normal_to_nobody(cases, monkeypatch
     assert weak_label(cases[0], 20) is None
     scores[Lobe.LUL] = 1
     assert weak_label(cases[0], 3) is True
+
+
+def test_labels_of_slices_lungs_and_scans_count(cases, monkeypatch):
+    scores, regions = dict.fromkeys(Lobe), []
+    monkeypatch.setattr(type(cases[0]), "scores", property(lambda _: scores))
+    monkeypatch.setattr(type(cases[0]), "regions", property(lambda _: regions))
+    assert weak_label(cases[0], 3) is None
+    regions.append(Region("slice:3", 0.0, 0.0, (Lobe.LUL,), (3, 5)))
+    regions.append(Region("slice:7", 0.001, 1.0, (Lobe.LUL,), (7, 8)))
+    assert [weak_label(cases[0], k) for k in (2, 3, 4, 5, 7)] == [None, False, False, None, True]
+    regions.append(Region("LLL", 0.0, 0.0, (Lobe.LLL,)))
+    assert weak_label(cases[0], 20) is False
+    regions.append(Region("lungs", 0.2, 0.4, (Lobe.LUL, Lobe.LLL)))
+    # the lobe that is free is not what the lungs' lesion is in
+    assert [weak_label(cases[0], k) for k in (2, 3, 20)] == [True, False, False]
 
 
 def test_without_normal_slices_there_is_nothing_to_learn(cases, work):
