@@ -167,6 +167,7 @@ class DRAMLesionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         if self.results is not None:  # a panel whose setup failed is cleaned up, too
             self.results.surfaces.stop()
             self.results.dicom.abandon()
+            self.results.forget()
             self.results.editor.close()
         if self.points is not None:
             self.points.sceneCloses()

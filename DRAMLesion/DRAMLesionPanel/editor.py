@@ -10,6 +10,13 @@ if TYPE_CHECKING:
 
 _TAG = "DRAMLesionEditor"
 
+EFFECTS = ("Paint", "Draw", "Erase", "Scissors", "Islands", "Margin", "Smoothing")
+"""Effects that are offered: those that a correction of a pseudo-label takes.
+
+Threshold, Level tracing and Grow from seeds copy the whole CT when they are chosen, which holds the
+window up for seconds; a threshold of the map is the panel's own slider.
+"""
+
 
 class PseudoLabelEditor:
     """A Segment Editor inside the panel, made when it is opened first."""
@@ -24,13 +31,13 @@ class PseudoLabelEditor:
         """The qMRMLSegmentEditorWidget, None before it was opened."""
         return self._editor
 
-    def open(self, result: "Result") -> None:
-        """Edit the pseudo-label of a result: lesion first, inside the lobes, over the CT."""
+    def open(self, result: "Result", lobes: Any) -> None:
+        """Edit the pseudo-label of a result: lesion first, inside its lobes, over the CT."""
         from DRAMLesionLib.mrml import segments
         from DRAMLesionLib.mrml.result import refresh_mask
 
         segments.add_missing(result.get("pseudolabel"), segments.PSEUDOLABEL_SEGMENTS)
-        refresh_mask(result)
+        refresh_mask(result, lobes)
         node = self._node()
         if self._editor is None:
             self._editor = slicer.qMRMLSegmentEditorWidget()
@@ -41,6 +48,9 @@ class PseudoLabelEditor:
             self._editor.addRemoveSegmentButtonsVisible = False
             self._editor.show3DButtonVisible = False
             self._editor.switchToSegmentationsButtonVisible = False
+            self._editor.setEffectNameOrder(list(EFFECTS))
+            self._editor.unorderedEffectsVisible = False
+            self._editor.updateEffectList()
             self._editor.setMRMLSegmentEditorNode(node)  # before the scene, as Slicer does it
             self._editor.setMRMLScene(slicer.mrmlScene)
             self._layout.addWidget(self._editor)

@@ -80,6 +80,8 @@ class ImprovementPanel:
         """Look at the folder again if another one was chosen."""
         folder = self._folder()
         if folder != (str(self._files.data) if self._files is not None else ""):
+            if not self.running:
+                self.statusLabel.text = ""  # it was about another folder
             self.refresh()
         else:
             self._checkCanImprove()

@@ -109,6 +109,7 @@ class PointsPanel:
             return
         try:
             if clicks.is_followed(result):
+                self._failed = None
                 self._show(result)
                 return
             state = (result.node.GetID(), clicks.state(result))
@@ -147,6 +148,8 @@ class PointsPanel:
                 lesion=lesion, background=background
             )
         ]
+        if self._failed is not None and self._failed[0] == result.node.GetID():
+            texts.append(_("⚠ Not followed as they are now."))
         if lost:
             texts.append(_("{count} in no lobe: nothing follows there.").format(count=lost))
         ui.pointsLabel.text = " ".join(texts)

@@ -1,6 +1,6 @@
 """The lower half of the panel: scores, heat map, threshold and editing of one result."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from typing import TYPE_CHECKING, Any
 
 import slicer
@@ -12,9 +12,10 @@ from DRAMLesionPanel.editor import PseudoLabelEditor
 from DRAMLesionPanel.parameters import DRAMLesionParameterNode, HeatMap
 from DRAMLesionPanel.report_buttons import ReportButtons
 from DRAMLesionPanel.score_table import ScoreTable, scoreLine
+from DRAMLesionPanel.steps import Steps
 from DRAMLesionPanel.study_list import StudyList
 from DRAMLesionPanel.surfaces import SurfacesButton
-from DRAMLesionPanel.telling import sentence, telling
+from DRAMLesionPanel.telling import sentence, tell, telling
 
 if TYPE_CHECKING:
     from DRAMLesionLib.mrml.result import Result
@@ -42,6 +43,8 @@ class ResultPanel:
         self._viewed: tuple[Any, ...] | None = None
         self._heatMap: tuple[Any, ...] | None = None
         self._preview: Any = None
+        self._preparing: Steps | None = None
+        self._replacing = False
         self.editor = PseudoLabelEditor(ui.editorArea.layout())
         self.surfaces = SurfacesButton(ui.show3DButton, findResult)
         self._table = ScoreTable(ui.scoreTable, self.onReaderScore, self.onRow)
@@ -70,7 +73,7 @@ class ResultPanel:
 
     def sceneCloses(self) -> None:
         """Let go of everything in a scene that is about to close."""
-        self._preview = self._heatMap = self._viewed = None
+        self._heatMap = self._viewed = None
         self.surfaces.show(None)
         self.dicom.abandon()
         self.editor.sceneCloses()
@@ -79,7 +82,8 @@ class ResultPanel:
 
     def forget(self) -> None:
         """Show the result anew at the next update, whatever was shown before."""
-        self._shown = self._preview = None
+        self._shown = None
+        self._dropPreview()
 
     def update(self) -> None:
         """Show the result of the chosen CT, if it is another than before."""
@@ -92,7 +96,7 @@ class ResultPanel:
         if result is None:
             self._showNothing()
         elif self._shown != result.node.GetID():
-            self._preview = None
+            self._dropPreview()
             try:
                 self._show(result)
             except ImportError as error:
@@ -186,7 +190,7 @@ class ResultPanel:
             self.surfaces.show(result)
         with telling(_("Counting failed.")):
             if result.recount_if_scaled():
-                self._preview = None
+                self._dropPreview()
                 self._showNumbers(result)
 
     def _updateHeatMap(self, result: "Result") -> None:
@@ -277,9 +281,28 @@ class ResultPanel:
     def onEditingSection(self, collapsed: bool) -> None:
         """Sort the voxels before the slider is touched: that is the only slow step."""
         result = self._findResult()
-        if not collapsed and result is not None and not result.is_edited("pseudolabel"):
-            self._preparePreview(result)
+        if not collapsed and result is not None and not self._isPreviewReady():
+            self._dropPreview()
+            self._preparing = Steps(self._prepareInSteps(result), self._prepared)
         self._updateTracking()
+
+    def _prepareInSteps(self, result: "Result") -> Generator[None, None, None]:
+        from DRAMLesionLib.mrml.preview import ThresholdPreview
+
+        # none of an edited one, which is replaced only if the user says so, at a move of the slider
+        self._preview = yield from ThresholdPreview.in_steps(result)
+
+    def _prepared(self, _error: Exception | None) -> None:
+        """If it has failed, the slider tries again and tells."""
+        self._preparing = None
+        self._updateTracking()
+
+    def _dropPreview(self) -> None:
+        """Begin anew: another result is shown, or another threshold is asked for."""
+        self._preview, self._replacing = None, False
+        if self._preparing is not None:
+            self._preparing.stop()
+            self._preparing = None
 
     def _isPreviewReady(self) -> bool:
         return self._preview is not None and self._preview.current
@@ -289,32 +312,63 @@ class ResultPanel:
         isSafe = self._isPreviewReady() and not self.editor.isOpen
         self._ui.thresholdSlider.tracking = isSafe
 
-    def _preparePreview(self, result: "Result") -> bool:
+    def _preparePreview(self, result: "Result", isEdited: bool | None) -> bool:
         from DRAMLesionLib.mrml.preview import ThresholdPreview
 
         if not self._isPreviewReady():
-            self._preview = None
+            self._dropPreview()
             with telling(_("No preview."), waitCursor=True):
-                self._preview = ThresholdPreview(result)
+                self._preview = ThresholdPreview(result, isEdited)
         return self._preview is not None
 
     def onThreshold(self, value: float) -> None:
         result = self._findResult()
-        if self._filling or result is None:
+        if self._filling or result is None or self._isReplacing:
             return
-        if not self._isPreviewReady() and not self._mayReplacePseudoLabel(result):
-            self._set(self._ui.thresholdSlider, "value", result.threshold)
-            return
-        if self._preparePreview(result):
-            self._preview.move(value)
-            self._countPseudoLabel(result)
-            self.surfaces.voxelsChanged()
-            self._onChanged()
+        isEdited = None
+        if not self._isPreviewReady():
+            isEdited = result.is_edited("pseudolabel")
+            if isEdited:
+                self._replaceEdited(result)
+                return
+        if self._preparePreview(result, isEdited):
+            self._move(result, value)
         self._updateTracking()
 
-    def _mayReplacePseudoLabel(self, result: "Result") -> bool:
-        if not result.is_edited("pseudolabel"):
-            return True
+    def _move(self, result: "Result", value: float) -> None:
+        self._preview.move(value)
+        self._countPseudoLabel(result)
+        self.surfaces.voxelsChanged()
+        self._onChanged()
+
+    @property
+    def _isReplacing(self) -> bool:
+        """Whether an edited pseudo-label is being replaced: by where the slider is at the end."""
+        return self._replacing and self._preparing is not None
+
+    def _replaceEdited(self, result: "Result") -> None:
+        if not self._mayReplacePseudoLabel():
+            self._set(self._ui.thresholdSlider, "value", result.threshold)
+            return
+        self._dropPreview()
+        self._replacing = True
+        self._preparing = Steps(self._replaceInSteps(result), self._replaced)
+
+    def _replaceInSteps(self, result: "Result") -> Generator[None, None, None]:
+        from DRAMLesionLib.mrml.preview import ThresholdPreview
+
+        self._preview = yield from ThresholdPreview.in_steps(result, may_replace=True)
+        yield
+        self._move(result, self._ui.thresholdSlider.value)
+
+    def _replaced(self, error: Exception | None) -> None:
+        self._replacing, self._preparing = False, None
+        if error is not None:
+            tell(_("No preview."), error)
+        self._updateTracking()
+
+    @staticmethod
+    def _mayReplacePseudoLabel() -> bool:
         return slicer.util.confirmOkCancelDisplay(
             _("The pseudo-label was edited by hand. Replace it by the one of this threshold?"),
             _("Edited by hand"),
@@ -341,8 +395,9 @@ class ResultPanel:
         result = self._findResult()
         if checked and result is not None:
             with telling(_("The editor cannot be opened."), waitCursor=True) as attempt:
-                self.editor.open(result)
-                result.update_scores(PSEUDOLABEL)
+                lobes = result.lobes()
+                self.editor.open(result, lobes)
+                result.update_scores(PSEUDOLABEL, lobes)
                 self._countPseudoLabel(result)
             if not attempt.done:
                 self._ui.editButton.checked = False

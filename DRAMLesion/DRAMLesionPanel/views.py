@@ -31,12 +31,12 @@ def showResult(result: "Result", parameters: DRAMLesionParameterNode, fit: bool 
 def hideOthers(result: "Result | None") -> bool:
     """Hide every other result; returns whether there is any result in the scene at all."""
     from DRAMLesionLib.mrml import display
-    from DRAMLesionLib.mrml.result import MAPS, SEGMENTATIONS, every_result
+    from DRAMLesionLib.mrml.result import MAPS, POINTS, SEGMENTATIONS, every_result
 
     found = every_result()
     others = [each for each in found if result is None or each.node is not result.node]
     for other in others:
-        for role in SEGMENTATIONS:
+        for role in (*SEGMENTATIONS, *POINTS):
             display.hide(other.get(role))
         display.show_colour_scale(None, [m for role in MAPS if (m := other.get(role))], "")
     chart = result.chart() if result is not None else None
@@ -45,14 +45,17 @@ def hideOthers(result: "Result | None") -> bool:
 
 
 def follow(result: "Result | None", ct: Any, parameters: DRAMLesionParameterNode) -> None:
-    """The panel shows another CT: show it, and its result where it has one."""
+    """The panel shows another CT: show it, and its result and points where it has some."""
     from DRAMLesionLib.mrml import display
+    from DRAMLesionLib.mrml.result import POINTS
 
     if not hideOthers(result):
         return  # nothing of ours is in the views
     isShown = ct is not None and ct.GetID() in shownBackgrounds()
     if result is not None:
         showResult(result, parameters, fit=not isShown)
+        for role in POINTS:
+            display.show(result.get(role))
     else:
         display.show_in_slices(ct, None, 0.0, fit=ct is not None and not isShown)
 

@@ -189,17 +189,19 @@ class Follower:
         self._lobes = np.ascontiguousarray(lobes[self._box])
         vessels = segments.mask_of(result.get("segmentation"), "vessels", result.ct)
         self._vessels = np.ascontiguousarray(vessels[self._box]) & (self._lobes > 0)
-        self._voxels = np.bincount(self._lobes.ravel(), minlength=6)
+        self._voxels = {lobe: np.count_nonzero(self._lobes == lobe) for lobe in Lobe}
         self._ready: tuple[Any, ScanClicks] | None = None
         self._image: Any = None
         self._stamp = 0
         self._is_edited = False
 
-    def _mtime(self) -> tuple[int, int]:
-        result = self._result
-        segmentation = result.get("segmentation")
-        image = segmentation.GetBinaryLabelmapInternalRepresentation("lobe_RUL")
-        return (image.GetMTime() if image is not None else 0, result.ct.GetImageData().GetMTime())
+    def _mtime(self) -> list[int]:
+        """Return when each lobe, the vessels and the CT were changed last."""
+        node = self._result.get("segmentation")
+        names = (*(spec.id for spec in segments.LOBE_SEGMENTS), "vessels")
+        images = [node.GetBinaryLabelmapInternalRepresentation(name) for name in names]
+        images.append(self._result.ct.GetImageData())
+        return [image.GetMTime() if image is not None else 0 for image in images]
 
     def fits(self, result: Result) -> bool:
         """Tell whether this is for a result, and its lobes and CT are what they were."""
@@ -320,7 +322,7 @@ class Follower:
                     "from the scene: Apply computes it anew"
                 )
                 raise InputError(message)
-            values = slicer.util.arrayFromVolume(result.get(result.map_role))[self._box].copy()
+            values = slicer.util.arrayFromVolume(result.get(result.map_role))[self._box]
             node = make_node(result, BEFORE_CLICKS)
             # before there are voxels: a new display would look for a window among all of them
             display.show_as_heat_map(node)

@@ -89,10 +89,19 @@ def show_source(lesions: Any, pseudolabel: Any, pseudolabel_counts: bool) -> Non
             lesions.GetDisplayNode().SetSegmentVisibility(identifier, not pseudolabel_counts)
 
 
-def hide(segmentation: Any) -> None:
-    """Hide a segmentation in all views; None is ignored."""
-    if segmentation is not None and segmentation.GetDisplayNode() is not None:
-        segmentation.GetDisplayNode().SetVisibility(False)
+def show(node: Any) -> None:
+    """Show a segmentation or a list of points in the views; None is ignored."""
+    _set_visible(node, True)
+
+
+def hide(node: Any) -> None:
+    """Hide a segmentation or a list of points in all views; None is ignored."""
+    _set_visible(node, False)
+
+
+def _set_visible(node: Any, visible: bool) -> None:
+    if node is not None and node.GetDisplayNode() is not None:
+        node.GetDisplayNode().SetVisibility(visible)
 
 
 def show_chart_instead(others: Collection[Any], chart: Any) -> None:

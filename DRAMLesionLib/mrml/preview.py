@@ -6,6 +6,8 @@ the new one, and the table needs no voxel at all.
 
 from __future__ import annotations
 
+from collections.abc import Generator
+
 import numpy as np
 import slicer
 
@@ -25,30 +27,62 @@ class ThresholdPreview:
 
     Args:
         result: A complete result; a pseudo-label that was edited by hand is replaced.
+        is_edited: Whether it was, if that is known already: to find out takes a look at all voxels.
     """
 
-    def __init__(self, result: Result) -> None:
+    def __init__(self, result: Result, is_edited: bool | None = None) -> None:
+        for _step in self._prepare(result, may_replace=True, is_edited=is_edited):
+            pass
+
+    @classmethod
+    def in_steps(
+        cls, result: Result, may_replace: bool = False
+    ) -> Generator[None, None, ThresholdPreview | None]:
+        """Return a preview, made step by step, so that a window stays usable.
+
+        Args:
+            result: A complete result.
+            may_replace: Whether a pseudo-label that was edited by hand is replaced.
+
+        Returns:
+            None, and nothing has changed, if it was edited and may not be replaced.
+        """
+        made = cls.__new__(cls)
+        is_edited = True if may_replace else None
+        is_ready = yield from made._prepare(result, may_replace, is_edited)
+        return made if is_ready else None
+
+    def _prepare(
+        self, result: Result, may_replace: bool, is_edited: bool | None = None
+    ) -> Generator[None, None, bool]:
         self._result = result
         self._step = min(max(round(result.threshold * STEPS), LOWEST), STEPS)
         lobes = result.lobes()
         box = segments.bounding_box(lobes)
         self._low, self._shape = box[0], lobes.shape
         inside = tuple(slice(a, b) for a, b in zip(*box, strict=True))
-        if not self._can_go_on(box):
+        yield
+        # in one step until the stamp is taken: what is painted later is noticed by it
+        if is_edited or not self._can_go_on(box, is_edited):
+            if not may_replace and result.is_edited("pseudolabel"):
+                return False
             put_pseudolabel(result, self._step / STEPS)
         node = result.get("pseudolabel")
         self._image = node.GetBinaryLabelmapInternalRepresentation("lesion")
         self._labels = segments.array_view(self._image)
         self._stamp = self._image.GetMTime()
         self._print = segments.Fingerprint.parse(result.fingerprint("pseudolabel"))
+        yield
         vessels = segments.mask_of(result.get("segmentation"), "vessels", result.ct)
-        values = slicer.util.arrayFromVolume(result.get(result.map_role))
-        self._sort(np.ascontiguousarray(lobes[inside]), np.ascontiguousarray(values[inside]))
         self._vessel = vessels[inside] & (lobes[inside] > 0)
         self._ml = volumes.voxel_ml(result.ct)
         self._rows = scores.rows_of_report(result.report)
+        yield
+        values = slicer.util.arrayFromVolume(result.get(result.map_role))
+        self._sort(np.ascontiguousarray(lobes[inside]), np.ascontiguousarray(values[inside]))
+        return True
 
-    def _can_go_on(self, box: segments.Box) -> bool:
+    def _can_go_on(self, box: segments.Box, is_edited: bool | None) -> bool:
         """Tell whether the pseudo-label is stored as this class wants it, and as it was made."""
         result = self._result
         node = result.get("pseudolabel")
@@ -62,9 +96,9 @@ class ThresholdPreview:
         size = [high - low for low, high in zip(*box, strict=True)]
         placed = segments.offset_on(images[0], result.ct) == tuple(box[0])
         fits = placed and list(segments.array_view(images[0]).shape) == size
-        return (
-            fits and result.threshold == self._step / STEPS and not result.is_edited("pseudolabel")
-        )
+        if not fits or result.threshold != self._step / STEPS:
+            return False
+        return not (result.is_edited("pseudolabel") if is_edited is None else is_edited)
 
     def _sort(self, lobes: np.ndarray, values: np.ndarray) -> None:
         """Sort the voxels of the lobes by the number of thresholds that lie below their value."""

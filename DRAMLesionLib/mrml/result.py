@@ -330,14 +330,15 @@ class Result:
         labels = segments.labels_of(self.get("pseudolabel"), specs, self.ct)
         return segments.Fingerprint.of(labels).text
 
-    def update_scores(self, source: str) -> None:
+    def update_scores(self, source: str, lobes: np.ndarray | None = None) -> None:
         """Recompute table and chart from the segments as they are now, edited or not.
 
         Args:
             source: ``network`` counts the lesion types, ``pseudolabel`` the pseudo-label.
+            lobes: As :meth:`lobes` gives them, if that was asked already.
         """
         ml, before = volumes.voxel_ml(self.ct), scores.rows_of_report(self.report)
-        lobes = self.lobes()
+        lobes = self.lobes() if lobes is None else lobes
         if source == NETWORK:
             labels = self.lesions_and_vessels()
             vessels = labels == segments.LESION_SEGMENTS[3].label
@@ -345,13 +346,10 @@ class Result:
             rows = scores.count_rows(lobes, labels, ml, before, vessels)
         else:
             lesion = segments.mask_of(self.get("pseudolabel"), "lesion", self.ct)
-            counts = np.bincount(lobes.ravel(), minlength=6)
-            inside = np.bincount(lobes[lesion], minlength=6)
-            rows = scores.untyped_rows(
-                {lobe: float(counts[lobe] * ml) for lobe in Lobe},
-                {lobe: float(inside[lobe] * ml) for lobe in Lobe},
-                before,
-            )
+            # not by bincount of all voxels, which makes 64-bit numbers of them
+            counts = {lobe: float(np.count_nonzero(lobes == lobe) * ml) for lobe in Lobe}
+            inside = np.bincount(lobes[lesion], minlength=6) * ml
+            rows = scores.untyped_rows(counts, {lobe: float(inside[lobe]) for lobe in Lobe}, before)
         self.set_rows(rows, source)
 
     def remove(self) -> None:
@@ -547,9 +545,9 @@ def _pseudolabel_steps(result: Result, threshold: float) -> Iterator[None]:
     result.accept("pseudolabel", segments.Fingerprint.of(labels).text)
 
 
-def refresh_mask(result: Result) -> None:
+def refresh_mask(result: Result, lobes: np.ndarray) -> None:
     """Make the mask for editing, a segment of the pseudo-label, from the lobes as they are now."""
-    mask = (result.lobes() > 0).astype(np.uint8)
+    mask = (lobes > 0).astype(np.uint8)
     segments.put_layer(result.get("pseudolabel"), [segments.LUNGS_SEGMENT], mask, result.ct)
 
 

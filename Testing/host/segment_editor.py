@@ -13,8 +13,10 @@ from PySide6.QtGui import QKeySequence, QShortcut
 from PySide6.QtWidgets import (
     QApplication,
     QComboBox,
+    QGridLayout,
     QHBoxLayout,
     QPushButton,
+    QToolButton,
     QVBoxLayout,
     QWidget,
 )
@@ -128,6 +130,9 @@ class SegmentEditorWidget(MrmlWidget):
         self._of_scene, self._of_editor = Observers(self), Observers(self)
         self._of_segments, self._observed = Observers(self), None
         self._shortcuts: list[QShortcut] = []
+        self._order: list[str] = []
+        self._displayed: list[str] = []
+        self._buttons = {name: self._button(name) for name in self._effects}
         self._table, self._mask = SegmentsTableView(self), MaskBox(self)
         self._add, self._remove = QPushButton("Add", self), QPushButton("Remove", self)
         self._show_3d = Show3DButton(self)
@@ -139,7 +144,41 @@ class SegmentEditorWidget(MrmlWidget):
         layout = QVBoxLayout(self)
         layout.addLayout(buttons)
         layout.addWidget(self._table)
+        self._grid = QGridLayout()
+        layout.addLayout(self._grid)
         layout.addWidget(self._mask)
+        self.updateEffectList()
+
+    def _button(self, name: str) -> QToolButton:
+        button = QToolButton(self)
+        button.setText(name)
+        button.clicked.connect(lambda *_: self.setActiveEffectByName(name))
+        return button
+
+    def setEffectNameOrder(self, names: list[str]) -> None:
+        """Which effects come first, in the list when it is updated."""
+        self._order = list(names)
+
+    def updateEffectList(self) -> None:
+        """Show the buttons of the effects: those in the order, then the others unless hidden."""
+        names = [name for name in self._order if name in self._effects]
+        rest = [name for name in self._effects if name not in names]
+        self._displayed = names + (rest if self.unorderedEffectsVisible else [])
+        for button in self._buttons.values():
+            self._grid.removeWidget(button)
+            button.hide()
+        for number, name in enumerate(self._displayed):
+            self._grid.addWidget(self._buttons[name], number // 4, number % 4)
+            self._buttons[name].show()
+
+    def effectByIndex(self, index: int) -> Effect | None:
+        """The effect at a place in what is shown; the first place is that of no effect."""
+        shown = [None, *(self._effects[name] for name in self._displayed)]
+        return shown[index] if 0 <= index < len(shown) else None
+
+    def effectButtons(self) -> dict[str, QToolButton]:
+        """The buttons of the effects by name; for tests."""
+        return self._buttons
 
     def _add_segment(self) -> None:
         self.segmentationNode().GetSegmentation().AddEmptySegment()
@@ -220,14 +259,14 @@ class SegmentEditorWidget(MrmlWidget):
         self.uninstallKeyboardShortcuts()
         windows = QApplication.topLevelWidgets()
         main = next((w for w in windows if w.objectName() == "qSlicerMainWindow"), None)
-        for number, name in enumerate(slicer_api().effects[:10], start=1):
+        for number in range(1, 11):
             shortcut = QShortcut(QKeySequence(str(number % 10)), parent or main or self)
-            shortcut.activated.connect(lambda name=name: self._toggle(name))
+            shortcut.activated.connect(lambda number=number: self._toggle(number))
             self._shortcuts.append(shortcut)
 
-    def _toggle(self, name: str) -> None:
-        active = self._effect is not None and self._effect.name == name
-        self.setActiveEffectByName("" if active else name)
+    def _toggle(self, number: int) -> None:
+        effect = self.effectByIndex(number)
+        self.setActiveEffect(None if effect is self._effect else effect)
 
     def uninstallKeyboardShortcuts(self) -> None:
         """Undo `installKeyboardShortcuts`."""
@@ -277,6 +316,7 @@ class SegmentEditorWidget(MrmlWidget):
         self._remove.setVisible(shown)
 
     maximumNumberOfUndoStates = stored("maximumNumberOfUndoStates", int, 10)
+    unorderedEffectsVisible = stored("unorderedEffectsVisible", bool, True)
     readOnly = stored("readOnly", bool, False)
     segmentationNodeSelectorVisible = stored("segmentationNodeSelectorVisible", bool, True)
     sourceVolumeNodeSelectorVisible = stored("sourceVolumeNodeSelectorVisible", bool, True)

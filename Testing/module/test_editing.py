@@ -71,6 +71,28 @@ def test_the_mask_is_set_at_the_first_opening_and_after_each_scene(finished, run
         assert is_masked(widget)
 
 
+# --- effects that hold the window up are not offered ----------------------------------------------
+
+
+def test_the_editor_offers_effects_that_do_not_copy_the_ct(finished):
+    module, widget, _result = finished
+    widget.ui.editingSection.collapsed = False
+    widget.ui.editButton.click()
+    module.process_events()
+    editor = widget.results.editor.widget
+    buttons = editor._object.effectButtons()
+    offered = [name for name, button in buttons.items() if button.isVisible()]
+    assert {"Paint", "Erase", "Scissors"} <= set(offered)
+    assert not {"Threshold", "Level tracing", "Grow from seeds", "Mask volume"} & set(offered)
+    assert editor.activeEffect() is None, "none is chosen when it opens"
+    QTest.mouseClick(buttons["Erase"], Qt.MouseButton.LeftButton)
+    assert editor.activeEffect().name == "Erase"
+    # the digits count what is offered: no hidden effect behind any of them
+    chosen = {editor.effectByIndex(number).name for number in range(1, len(offered) + 1)}
+    assert chosen == set(offered)
+    assert editor.effectByIndex(len(offered) + 1) is None
+
+
 # --- segments are neither removed nor added by the way --------------------------------------------
 
 

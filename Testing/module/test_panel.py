@@ -129,9 +129,40 @@ def test_moving_the_threshold_asks_before_it_replaces_edits(finished, run):
     assert widget.ui.thresholdSlider.value == pytest.approx(0.5)
     np.testing.assert_array_equal(result.pseudolabel() == 2, mask & (run.array("lobes") > 0))
     module.dialogs.answers.append(("was edited by hand", "Ok"))
-    widget.ui.thresholdSlider.value = 0.7
+    widget.ui.thresholdSlider.value = 0.6
+    widget.ui.thresholdSlider.value = 0.7  # while it is being replaced: nothing is asked again
+    module.wait_for(lambda: widget.results._preparing is None, "the replacement")
+    assert len(module.dialogs.messages) == 2
+    assert result.threshold == pytest.approx(0.7)
+    assert widget.ui.thresholdSlider.tracking
     assert result.edited() == []
     assert (result.pseudolabel() == 2).sum() < mask.sum()
+
+
+def test_the_open_section_makes_the_slider_ready_step_by_step(finished, run):
+    module, widget, result = finished
+    slider, handle = widget.ui.thresholdSlider, widget.ui.thresholdSlider._object._slider
+    widget.ui.editingSection.collapsed = False
+    assert not slider.tracking, "nothing was computed while the click was handled"
+    module.wait_for(lambda: slider.tracking, "the preview")
+    before = widget.ui.scoreTable.item(7, 3).text()
+    handle.setSliderDown(True)
+    handle.setValue(round(0.2 * handle.maximum()))
+    assert widget.ui.scoreTable.item(7, 3).text() != before, "the table follows the drag"
+    handle.setSliderDown(False)
+    widget.ui.editingSection.collapsed = True
+    label = edit(result, run)
+    widget.ui.editingSection.collapsed = False
+    module.wait_for(lambda: widget.results._preparing is None, "the look at the label")
+    assert not slider.tracking
+    np.testing.assert_array_equal(result.pseudolabel() == 2, label & (run.array("lobes") > 0))
+    # another CT while it is being prepared: what is ready is not that of this one
+    widget.ui.editingSection.collapsed = True
+    widget.ui.editingSection.collapsed = False
+    widget.ui.inputVolumeSelector.setCurrentNode(add_volume(run.ct, "other"))
+    assert widget.results._preparing is None
+    module.process_events()
+    assert widget.results._preview is None
 
 
 def test_a_drag_asks_about_edits_once_and_when_it_has_ended(finished, run):
@@ -145,6 +176,7 @@ def test_a_drag_asks_about_edits_once_and_when_it_has_ended(finished, run):
     module.dialogs.answers.append(("was edited by hand", "Ok"))
     handle.setSliderDown(False)
     assert len(module.dialogs.messages) == 1
+    module.wait_for(lambda: widget.results._preparing is None, "the replacement")
     assert result.threshold == pytest.approx(widget.ui.thresholdSlider.value)
     before = widget.ui.scoreTable.item(7, 3).text()
     handle.setSliderDown(True)

@@ -176,6 +176,19 @@ def test_a_point_in_no_lobe_is_told_and_changes_nothing(finished):
 # --- taking back ----------------------------------------------------------------------------------
 
 
+def test_vessels_that_are_changed_by_hand_are_what_the_next_point_finds(finished):
+    import slicer
+
+    module, widget, result = finished
+    place(module, widget, result, Lobe.RLL, lesion=True)
+    follower = widget.points._follower
+    assert follower.fits(result)
+    node = result.get("segmentation")
+    nothing = np.zeros(result.lobes().shape, np.uint8)
+    slicer.util.updateSegmentBinaryLabelmapFromArray(nothing, node, "vessels", result.ct)
+    assert not follower.fits(result)
+
+
 def test_undo_takes_back_one_point_after_the_other_without_a_trace(finished):
     module, widget, result = finished
     states = [snapshot(result)]
@@ -367,9 +380,11 @@ def test_contradicting_points_are_told_once(finished):
     told = [box for box in module.dialogs.messages if "as lesion and as background" in box.text]
     assert len(told) == 1
     assert_same(snapshot(result), before)
+    assert "Not followed" in widget.ui.pointsLabel.text
     widget.ui.undoPointButton.click()
     settle(module, widget)
     assert json.loads(result.node.GetParameter("clicks")).keys() == {str(int(Lobe.RLL))}
+    assert "Not followed" not in widget.ui.pointsLabel.text
 
 
 def test_another_ct_ends_the_placing_of_points(finished, run):

@@ -96,6 +96,17 @@ def test_surfaces_chart_and_pseudo_label_follow_too(two):
     assert b.get("pseudolabel").GetDisplayNode().GetVisibility(), "the table counts it"
 
 
+def test_points_are_shown_with_their_result_only(two):
+    from DRAMLesionLib.mrml.clicks import points_node
+
+    _module, widget, a, b = two
+    displays = [points_node(result, "lesionPoints").GetDisplayNode() for result in (a, b)]
+    selector = widget.ui.inputVolumeSelector
+    for ct, shown in ((a.ct, [1, 0]), (b.ct, [0, 1])):
+        selector.setCurrentNode(ct)
+        assert [display.GetVisibility() for display in displays] == shown
+
+
 def test_the_views_are_left_alone_while_another_module_is_open(two):
     module, widget, a, b = two
     module.leave()

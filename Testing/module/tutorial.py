@@ -1,12 +1,14 @@
 """The README's tutorial, followed step by step through the stand-in host, with its pictures.
 
 ``python -m Testing.module.tutorial`` makes the phantom of the tutorial, takes it all the way with
-the bundled weights (some minutes) and writes the pictures of the README into ``docs``.
+the bundled weights (some minutes) and writes the pictures of the README into ``docs``. Given a
+training folder with an outcome of *Improve the weights*, it only makes a picture of that.
 """
 
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -143,6 +145,22 @@ class Tutorial:
         self.shots["training"] = self.camera.panel("training-set")
 
 
+def show_outcome(host: Any, folder: Path, target: Path) -> None:
+    """Steps 9 and 10: the cases of a training folder, and the weights before and after."""
+    widget = host.module.widget()
+    for name in ("inputsSection", "resultsSection", "editingSection", "clicksSection"):
+        getattr(widget.ui, name).collapsed = True
+    widget.ui.teachingSection.collapsed = False
+    widget.ui.trainingPathEdit.currentPath = str(folder)
+    host.process_events()
+    assert widget.improvement.verdictLabel.text, f"{folder} has no outcome"
+    area = widget.ui.teachingSection._object
+    area.resize(area.width(), area.sizeHint().height())
+    host.process_events()
+    target.parent.mkdir(exist_ok=True)
+    pictures.widget_picture(area, target)
+
+
 def montage(panel: Path, views: list[Path], target: Path, columns: int = 2) -> None:
     """Set a panel beside views, as in the application's window."""
     side = 540
@@ -164,6 +182,12 @@ def main() -> None:
     from Testing.host.host import Host, SampleDataLogic
 
     os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
+    if len(sys.argv) > 1:
+        with Host(MODULE) as host:
+            host.start_up()
+            host.show((420, 1500))
+            show_outcome(host, Path(sys.argv[1]), ROOT / "docs" / "module-improve.png")
+        return
     with Host(MODULE) as host, tempfile.TemporaryDirectory() as folder:
         host.start_up()
         host.show((420, 1080))  # the width that the panel has in a new Slicer
