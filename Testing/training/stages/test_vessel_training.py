@@ -120,6 +120,6 @@ def test_scans_for_vessels_alone_teach_nothing_else(tmp_path):
     assert for_lesions([healthy, ill], settings.alone) == [ill]
     assert for_lesions([healthy, ill], ()) == [healthy, ill]
     regression = RegressionExperiment([healthy, ill], config)
-    assert {item[0].name for item in regression.samples().items} == {"ill"}
+    assert {item.case.name for item in regression.samples().items} == {"ill"}
     vessels = VesselExperiment([healthy, ill], config)
     assert {item[0].name for item in vessels.samples().items} == {"healthy-1", "ill"}
