@@ -219,10 +219,10 @@ def _with_ranked_shares(
 def _regress(task: PseudoLabelTask) -> tuple[Mapping[Lobe, float] | None, bool]:
     """Return the lesion fractions of a scan, and whether they were computed now.
 
-    There are none if the label hangs on none: each lobe is scored 0, or a person made it before they
-    were known. Those of a label that was corrected later keep their place among the others, whose
-    labels are then as they were. They are written down, and the map that was computed with them is
-    kept until the label is made.
+    There are none if the label hangs on none: each lobe is scored 0, or a person made it before
+    they were known. Those of a label that was corrected later keep their place among the others,
+    whose labels are then as they were. They are written down, and the map that was computed with
+    them is kept until the label is made.
     """
     note = _read_note(task)
     known = {Lobe[name]: share for name, share in note.fractions.items()}
