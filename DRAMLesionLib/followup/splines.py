@@ -2,7 +2,7 @@
 
 SimpleITK's B-spline transform carries the derivative by every knot for every voxel and knows no
 penalty for bending. Here the displacement is three small sparse products, one for each axis, and so
-is its derivative: a tenth of the time, and folds cost. Knots are refined from level to level by
+is its derivative, which is quick, and bending costs. Knots are refined from level to level by
 halving their distance, which keeps the displacement as it is. Sums run in one fixed order, not in
 that of a BLAS with threads.
 """
