@@ -229,6 +229,24 @@ class CachedCase:
         return self.folder / f"{name}.npy"
 
 
+@dataclass(frozen=True)
+class CaseWithTruth(CachedCase):
+    """A prepared case of which one array is made from the truth, and lies beside the cache.
+
+    Attributes:
+        labels: Folder of these arrays.
+        replaced: Name of the array.
+    """
+
+    labels: Path = Path()
+    replaced: str = ""
+
+    def _path(self, name: str) -> Path:
+        if name == self.replaced:
+            return self.labels / f"{self.name}.npy"
+        return super()._path(name)
+
+
 def write_meta(folder: Path, content: dict[str, Any]) -> None:
     """Write what ``prepare`` knows about a case, with a checksum."""
     content = {**content, _CHECKSUM: _checksum(content)}

@@ -12,7 +12,7 @@ from __future__ import annotations
 import datetime
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,7 @@ from DRAMLesionLib.reading import files
 from DRAMLesionLib.weights import save_network
 from DRAMLesionLib.writing import whole_results, write_text
 from Training.config import Config, PointsConfig, dump_config, to_plain
-from Training.dataset.cache import VOXELS_OF_SCAN, CachedCase
+from Training.dataset.cache import VOXELS_OF_SCAN, CachedCase, CaseWithTruth
 from Training.dataset.sampled_points import sample_points
 from Training.dataset.sampling import PointPatches
 from Training.learning.engine import Experiment, last_logged, make_fabric, read_checkpoint, train
@@ -59,7 +59,6 @@ LOBE_MM = 120.0
 _SHUT = -30.0
 """Logit of a class that never is."""
 
-_OF_LOBES = ("chunk", "scales", "crf", "threshold")
 _FILES = (
     *(
         f"{name}{end}"
@@ -84,22 +83,6 @@ def variant(name: str, config: PointsConfig) -> PointsConfig:
         "points_lcfcn": {"loss": "lcfcn", "rotate": False},
     }
     return replace(config, **changes[name])
-
-
-@dataclass(frozen=True)
-class PointCase(CachedCase):
-    """A prepared case whose points come from its truth; they lie beside the cache, not in it.
-
-    Attributes:
-        labels: Folder of the points.
-    """
-
-    labels: Path = Path()
-
-    def _path(self, name: str) -> Path:
-        if name == VOXELS_OF_SCAN:
-            return self.labels / f"{self.name}.npy"
-        return super()._path(name)
 
 
 class PointsExperiment(Experiment):
@@ -171,7 +154,9 @@ def labelled_cases(work: Workplace, folder: Path) -> list[CachedCase]:
         return list(work.cases)
     truths = find_truths(work.data, [case.name for case in work.cases])
     folder.mkdir(parents=True, exist_ok=True)
-    cases = [PointCase(c.name, c.folder, c.validation, folder) for c in work.cases]
+    cases = [
+        CaseWithTruth(c.name, c.folder, c.validation, folder, VOXELS_OF_SCAN) for c in work.cases
+    ]
     tasks = [(case, truths[case.name]) for case in cases if not case.has(VOXELS_OF_SCAN)]
     workers = work.config.prepare.workers
     for _ in in_workers(
@@ -181,7 +166,7 @@ def labelled_cases(work: Workplace, folder: Path) -> list[CachedCase]:
     return list(cases)
 
 
-def _save_points(task: tuple[PointCase, Path]) -> None:
+def _save_points(task: tuple[CaseWithTruth, Path]) -> None:
     case, truth = task
     grid = grid_image(case.meta["grids"]["segmentation"])
     lesions = geometry.array(geometry.resample(files.read_labels(truth), grid, "nearest")) > 0
@@ -222,7 +207,7 @@ def export_points(cases: Sequence[CachedCase], run: Path, work: Workplace) -> Pa
     chunk = ChunkConfig(spacing, max(2, round(LOBE_MM / spacing / STRIDE)) * STRIDE)
     card = DRAMConfig(chunk, (1.0,), config.regression.crf, 0.5, gain=0.0, least_level=0.0)
     trained = [case for case in cases if not case.validation]
-    sampled = any(isinstance(case, PointCase) for case in cases)
+    sampled = any(isinstance(case, CaseWithTruth) for case in cases)
     given = f"points taken from the truth of {len(trained)} scans"
     about: dict[str, Any] = {
         "metrics": {"steps": state["step"], "training": last_logged(run, "train")},

@@ -9,7 +9,7 @@ steps as our two networks together.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
@@ -25,7 +25,7 @@ from DRAMLesionLib.lesions.segmentation import SegmentationConfig
 from DRAMLesionLib.networks.unet import UNet3D
 from DRAMLesionLib.reading import files
 from Training.config import Config, SegmentationTrainingConfig
-from Training.dataset.cache import BACKGROUND, LESION, VESSEL, CachedCase
+from Training.dataset.cache import BACKGROUND, LESION, VESSEL, CachedCase, CaseWithTruth
 from Training.dataset.folder import TRUTH
 from Training.learning.engine import make_fabric, read_run, train
 from Training.learning.workers import in_workers
@@ -36,22 +36,6 @@ from Training.stages.segmentation import CLASSES, SegmentationExperiment
 NAME = "supervised"
 ROW = "U-Net supervised"
 LABELS = "segmentation/labels"
-
-
-@dataclass(frozen=True)
-class TrueCase(CachedCase):
-    """A prepared case whose labels are the truth; they lie beside the cache, not in it.
-
-    Attributes:
-        labels: Folder of the labels.
-    """
-
-    labels: Path = Path()
-
-    def _path(self, name: str) -> Path:
-        if name == LABELS:
-            return self.labels / f"{self.name}.npy"
-        return super()._path(name)
 
 
 class SupervisedExperiment(SegmentationExperiment):
@@ -94,7 +78,7 @@ class SupervisedMethod(Method):
         return NetworkPredictor(NAME, ROW, network, config.spacing, device)
 
 
-def true_cases(work: Workplace, folder: Path) -> list[TrueCase]:
+def true_cases(work: Workplace, folder: Path) -> list[CaseWithTruth]:
     """Return the cases with labels of their truth, which are written where they are missing.
 
     Raises:
@@ -102,7 +86,7 @@ def true_cases(work: Workplace, folder: Path) -> list[TrueCase]:
     """
     truths = find_truths(work.data, [case.name for case in work.cases])
     folder.mkdir(parents=True, exist_ok=True)
-    cases = [TrueCase(c.name, c.folder, c.validation, folder) for c in work.cases]
+    cases = [CaseWithTruth(c.name, c.folder, c.validation, folder, LABELS) for c in work.cases]
     tasks = [(case, truths[case.name]) for case in cases if not case.has(LABELS)]
     workers = work.config.prepare.workers
     for _ in in_workers(
@@ -131,7 +115,7 @@ def find_truths(data: Sequence[Path], names: Sequence[str]) -> dict[str, Path]:
     return {name: paths[0] for name, paths in candidates.items()}
 
 
-def _save_labels(task: tuple[TrueCase, Path]) -> None:
+def _save_labels(task: tuple[CaseWithTruth, Path]) -> None:
     case, truth = task
     grid = grid_image(case.meta["grids"]["segmentation"])
     lesions = geometry.resample(files.read_labels(truth), grid, "nearest")

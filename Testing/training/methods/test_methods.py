@@ -17,7 +17,7 @@ from DRAMLesionLib.images.intensity import window
 from DRAMLesionLib.lobes import Lobe
 from Training.__main__ import main
 from Training.config import load_config
-from Training.dataset.cache import read_cache
+from Training.dataset.cache import CaseWithTruth, read_cache
 from Training.evaluation import run as evaluation_run
 from Training.evaluation.run import Plan, prepare_workplace
 from Training.evaluation.sets import SIZES
@@ -243,7 +243,9 @@ def test_two_classes_weigh_the_same(run):
 def test_the_ceiling_learns_the_truth_and_the_cache_never_sees_it(run, sets):
     training = run / "training"
     case = next(c for c in read_cache(training / "cache") if not c.validation)
-    true = supervised.TrueCase(case.name, case.folder, False, training / "supervised" / "labels")
+    true = CaseWithTruth(
+        case.name, case.folder, False, training / "supervised" / "labels", supervised.LABELS
+    )
     labels = true.load("segmentation/labels")
     lesions = sitk.GetArrayFromImage(
         sitk.ReadImage(str(sets["train"] / "truth" / "lesions" / f"{case.name}.nii.gz"))
